@@ -1,0 +1,212 @@
+"""Every error that pistributer raises on purpose, in one tree.
+
+::
+
+    PistributerError
+    ├── QueueError
+    │   ├── QueueFull          (also queue.Full)      put on a queue at its limit
+    │   ├── QueueClosed        (also ValueError)      the object was closed
+    │   ├── ClaimLost                                 the item is not yours any more
+    │   ├── RowError           (also ValueError)      this value can not be a row of this queue
+    │   │   └── RowTooLarge                           … because it is over the limit
+    │   ├── ChannelEmpty       (also StopIteration)   classic next() on an empty channel
+    │   └── FormatError                               this folder is not what was asked for
+    │       ├── NotAQueue                             … nor any queue of ours
+    │       ├── DriverMismatch                        … but a queue of another driver
+    │       └── NewerFormat                           … but made by a newer release
+    ├── StorageError           (also OSError)
+    │   ├── DiskFull                                  no space, quota or file-size limit
+    │   ├── NotWritable        (also PermissionError) read-only folder or filesystem
+    │   ├── FolderMissing      (also FileNotFoundError)
+    │   ├── TooManyOpenFiles                          descriptors exhausted
+    │   ├── SyncFailed                                the disk refused to confirm; never retried
+    │   └── UnsafeFilesystem                          a network filesystem, whose locks do not hold
+    └── WorkError
+        ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
+        ├── BadCall            (also TypeError)       arguments that a message can not carry
+        ├── JobFailed                                 the task raised; carries what it raised
+        ├── ResultTimeout      (also TimeoutError)    no result yet
+        ├── ResultLost                                the result was never kept or has expired
+        └── BootError                                 the app could not be loaded
+
+Each carries `hint`, the way out, beside its message, and whatever else a handler needs as plain attributes. All of them
+survive pickling, because they travel from worker processes to whoever asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+from typing import Any
+
+__all__ = [
+    "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
+    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
+    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "StorageError", "SyncFailed", "TaskNotFound",
+    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
+]  # fmt: skip
+
+
+class PistributerError(Exception):
+    """Root of the tree. `hint` says what to do; other keyword arguments become attributes."""
+
+    hint: str | None
+
+    def __init__(self, message: str, *, hint: str | None = None, **attributes: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.__dict__.update(attributes)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError and StopIteration keep state outside __dict__; going through our own constructor keeps one path.
+        return (_rebuild, (type(self), self.__dict__.copy()))
+
+
+def _rebuild(kind: type[PistributerError], attributes: dict[str, Any]) -> PistributerError:
+    return kind(attributes.pop("message"), **attributes)
+
+
+class QueueError(PistributerError):
+    """Something about a queue or a channel."""
+
+
+class QueueFull(QueueError, queue.Full):
+    """`put` found the queue at `max_rows` or `max_bytes` and was told not to wait, or waited in vain."""
+
+
+class QueueClosed(QueueError, ValueError):
+    """The queue object was closed; the queue on disk is unharmed. Open it again."""
+
+
+class ClaimLost(QueueError):
+    """The item is not held by this queue object any more: it was settled, given back, or claimed by another."""
+
+
+class RowError(QueueError, ValueError):
+    """The value can not be stored as a row of this queue and come back as it was. Nothing was written."""
+
+
+class RowTooLarge(RowError):
+    """The row is over `max_row_bytes`. Attributes: `size`, `limit` (bytes)."""
+
+
+class ChannelEmpty(QueueError, StopIteration):
+    """A classic channel's `next()` found nothing unread."""
+
+
+class FormatError(QueueError):
+    """What lies at this path can not be opened as asked. Attribute: `path`."""
+
+
+class NotAQueue(FormatError):
+    """The path holds something that is not a queue of ours, or a queue whose description is damaged."""
+
+
+class DriverMismatch(FormatError):
+    """The queue was made by another driver. Attributes: `found`, `asked`."""
+
+
+class NewerFormat(FormatError):
+    """The queue was made by a newer release, in a format that this one does not know. Attributes: `found`, `known`."""
+
+
+class StorageError(PistributerError, OSError):
+    """The operating system refused. `errno` and `path` say what and where."""
+
+    def __init__(self, message: str, *, hint: str | None = None, errno: int = 0, path: str = "", **attributes: Any) -> None:
+        super().__init__(message, hint=hint, **attributes)
+        self.errno = errno
+        self.path = self.filename = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.__dict__ | {"errno": self.errno}))
+
+
+class DiskFull(StorageError):
+    """No space left, quota reached, or file-size limit. What was half written has been cut back to a row boundary.
+
+    Attribute `stored`: how many rows of a `put_many` are safely in the queue (0 for `put`).
+    """
+
+    stored: int = 0
+
+
+class NotWritable(StorageError, PermissionError):
+    """The folder, the file or the filesystem is read-only for this user."""
+
+
+class FolderMissing(StorageError, FileNotFoundError):
+    """The folder that should hold the file does not exist."""
+
+
+class TooManyOpenFiles(StorageError):
+    """The process or the system is out of file descriptors."""
+
+
+class SyncFailed(StorageError):
+    """fsync failed, so the kernel may have dropped what it could not write. The object refuses to go on with that file.
+
+    A second fsync would report success without the data being there (fsyncgate), so none is tried.
+    """
+
+
+class UnsafeFilesystem(StorageError):
+    """A network filesystem: two hosts could hold one lock at the same time, and rows would be lost."""
+
+
+class WorkError(PistributerError):
+    """Something about tasks, jobs or workers."""
+
+
+class TaskNotFound(WorkError, LookupError):
+    """A message names a task that the app does not define. Attribute: `task`."""
+
+
+class BadCall(WorkError, TypeError):
+    """The arguments of `.send()` do not fit the task or can not travel as JSON."""
+
+
+class JobFailed(WorkError):
+    """The task raised on its last attempt. Attributes: `job_id`, `kind` (class name), `text`, `traceback`, `attempts`."""
+
+
+class ResultTimeout(WorkError, TimeoutError):
+    """The job has no result yet; it may still get one. Attributes: `job_id`, `timeout`."""
+
+
+class ResultLost(WorkError):
+    """No result will come: the job was purged, or its result has expired or was never kept. Attribute: `job_id`."""
+
+
+class BootError(WorkError):
+    """The app could not be imported or is not one. The supervisor stops instead of restarting in a loop."""
+
+
+_BY_ERRNO: dict[int, type[StorageError]] = {
+    errno.ENOSPC: DiskFull, errno.EDQUOT: DiskFull, errno.EFBIG: DiskFull,
+    errno.EACCES: NotWritable, errno.EPERM: NotWritable, errno.EROFS: NotWritable,
+    errno.ENOENT: FolderMissing, errno.ENOTDIR: FolderMissing,
+    errno.EMFILE: TooManyOpenFiles, errno.ENFILE: TooManyOpenFiles,
+}  # fmt: skip
+
+_HINTS: dict[type[StorageError], str] = {
+    DiskFull: "free space or raise the limit, then put again; what was stored before is safe",
+    NotWritable: "check the owner and the mode of the folder, or mount it read-write",
+    FolderMissing: "create the folder first",
+    TooManyOpenFiles: "raise `ulimit -n`, or open fewer queues at once and close those that are done",
+}
+
+
+def from_os_error(error: OSError, doing: str, path: object) -> StorageError:
+    """The typed form of an `OSError` met while `doing` something to `path`. The caller raises it `from` the original."""
+    kind = _BY_ERRNO.get(error.errno or 0, StorageError)
+    return kind(
+        f"could not {doing} {str(path)!r}: {error.strerror or error}",
+        hint=_HINTS.get(kind),
+        errno=error.errno or 0,
+        path=str(path),
+    )

@@ -1,0 +1,89 @@
+"""Turning values into rows and back. A row is bytes without a newline; the newline ends it on disk.
+
+jsonl rows are compact JSON. orjson does the work; what it would change silently is refused instead (NaN, which it writes
+as null) and what JSON can not hold is refused by name. txt rows are the text itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import errors
+
+# datetime, UUID and dataclasses would come back as something else, so they are not let through.
+_OPTIONS = (
+    orjson.OPT_APPEND_NEWLINE
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+_TXT_HINT = "txt rows are text of one line; use the jsonl driver for other values"
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How one driver writes rows."""
+
+    #: Value to a row with its newline. Raises RowError.
+    encode: Callable[[Any], bytes]
+    #: Row without its newline to the value. Raises ValueError for a damaged row.
+    decode: Callable[[bytes], Any]
+
+
+def encode_json(value: Any) -> bytes:
+    """Compact JSON and a newline. Raises RowError for what JSON can not hold or would change."""
+    try:
+        row = orjson.dumps(value, option=_OPTIONS)
+    except TypeError as error:
+        raise errors.RowError(
+            f"this value can not be a JSON row: {error}",
+            hint="send str, int within 64 bits, float, bool, None, and lists and dicts (with str keys) of these",
+        ) from error
+    if b"null" in row:
+        _refuse_nan(value)
+    return row
+
+
+def _refuse_nan(value: Any) -> None:
+    """orjson writes NaN and infinities as null, which would lose them; the stdlib can tell."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise errors.RowError(
+            "NaN and infinities can not be in a JSON row", hint="send None or a string instead"
+        ) from error
+
+
+def decode_json(row: bytes) -> Any:
+    """The value of a JSON row; a byte-order mark before it is ignored (RFC 8259, section 8.1)."""
+    if row.startswith(b"\xef\xbb\xbf"):
+        row = row[3:]
+    return orjson.loads(row)
+
+
+def encode_txt(value: Any) -> bytes:
+    """The text and a newline. Raises RowError for what would not come back as one line of the same text."""
+    if not isinstance(value, str):
+        raise errors.RowError(f"a txt row must be str, not {type(value).__name__}", hint=_TXT_HINT)
+    if not value or "\n" in value or "\0" in value:
+        what = "be empty" if not value else "hold a newline" if "\n" in value else "hold a NUL character"
+        raise errors.RowError(f"a txt row can not {what}", hint=_TXT_HINT)
+    try:
+        return value.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise errors.RowError(f"a txt row must be valid Unicode: {error}", hint=_TXT_HINT) from error
+
+
+def decode_txt(row: bytes) -> str:
+    if not row or b"\0" in row:
+        raise ValueError("empty row" if not row else "NUL bytes")
+    return row.decode()
+
+
+JSON = Codec(encode_json, decode_json)
+TXT = Codec(encode_txt, decode_txt)

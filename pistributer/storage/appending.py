@@ -1,0 +1,166 @@
+"""Append-only files of rows that end in a newline.
+
+Facts that shape this page (measured; ext4, but nothing here depends on it): one `os.write` of a row is *not* atomic. A
+reader beside it may see the row's first half; SIGKILL in the middle leaves that half behind for good; a full disk writes
+half a row first and reports the error on the next call; a power cut leaves a tail of NUL bytes. So:
+
+* Whoever appends has excluded other appenders, by a lock of the caller's.
+* Readers never pass the last newline of what they see.
+* A new owner looks at the tail before its first append. What stands behind the last newline belongs to a dead writer whose
+  call never returned; it is cut off and handed to the caller, who keeps it in quarantine.
+* A short write is completed, or cut back to a row boundary before the error is raised.
+* If anything unexpected interrupts an append, the descriptor is given up, so that the next append heals first.
+
+Killed between any two steps: before the write, nothing; inside it, a torn tail for the next owner; inside healing, the
+same torn tail again, because cutting is one `ftruncate`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import errors
+from . import forking
+from .durability import sync_file
+from .replacing import write_all
+
+#: How much is read at a time when looking back for the last newline, in bytes.
+_LOOK_BACK = 65536
+
+
+class AppendFile:
+    """A kept descriptor on a file that this process alone appends to. Not thread-safe: the caller holds a lock."""
+
+    __slots__ = ("__weakref__", "fd", "path", "size", "torn")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        #: Bytes in the file, as far as this process has written and seen.
+        self.size = 0
+        #: What a dead writer left behind the last newline, found and cut at opening.
+        self.torn = b""
+        forking.register(self)
+
+    def open(self, *, create: bool = True) -> AppendFile:
+        """Open, heal the tail, and leave what was cut off in `torn`."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        try:
+            self.fd = os.open(self.path, flags, 0o666)
+            self.size, self.torn = heal_tail(self.fd)
+        except OSError as error:
+            self.close()
+            raise errors.from_os_error(error, "open", self.path) from error
+        return self
+
+    def append(self, data: bytes) -> int:
+        """Append `data`, whole rows each with its newline, and return the new size.
+
+        Raises DiskFull (`stored` says how many of the rows stand) or another StorageError. No fsync.
+        """
+        try:
+            written = os.write(self.fd, data)
+            if written != len(data):
+                self._finish(data, written)
+        except BaseException as error:
+            self._interrupted(error)
+        self.size += written
+        return self.size
+
+    def _finish(self, data: bytes, written: int) -> None:
+        """The kernel took only a part: write the rest, or cut back to the last whole row and raise."""
+        start = os.lseek(self.fd, 0, os.SEEK_END) - written
+        try:
+            write_all(self.fd, data[written:])
+        except OSError as error:
+            taken = data[: os.lseek(self.fd, 0, os.SEEK_END) - start]
+            whole = taken.rfind(b"\n") + 1
+            os.ftruncate(self.fd, start + whole)
+            self.size = start + whole
+            failure = errors.from_os_error(error, "append to", self.path)
+            failure.stored = taken.count(b"\n")  # type: ignore[attr-defined]
+            raise failure from error
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Raise `error`, typed. After a full disk the tail is whole; after anything else it is looked at again."""
+        if isinstance(error, errors.PistributerError):
+            raise error
+        if isinstance(error, OSError) and self.fd >= 0:
+            # The call failed as a whole, so nothing was written.
+            raise errors.from_os_error(error, "append to", self.path) from error
+        self.close()
+        raise error
+
+    def sync(self) -> None:
+        """fdatasync; after SyncFailed the descriptor is given up."""
+        try:
+            sync_file(self.fd, self.path)
+        except errors.SyncFailed:
+            self.close()
+            raise
+
+    def truncate(self) -> None:
+        """Empty the file."""
+        os.ftruncate(self.fd, 0)
+        self.size = 0
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _after_fork(self) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def heal_tail(fd: int) -> tuple[int, bytes]:
+    """Cut what stands behind the last newline; return the size now and the bytes that were cut."""
+    size = os.lseek(fd, 0, os.SEEK_END)
+    end = last_row_end(fd, size)
+    if end == size:
+        return size, b""
+    torn = read_range(fd, end, size)
+    os.ftruncate(fd, end)
+    return end, torn
+
+
+def last_row_end(fd: int, size: int) -> int:
+    """Offset behind the last newline in the first `size` bytes, 0 if there is none."""
+    position = size
+    while position > 0:
+        start = max(0, position - _LOOK_BACK) if position < size else position - 1  # most often the very last byte
+        found = os.pread(fd, position - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
+def read_range(fd: int, start: int, end: int) -> bytes:
+    """The bytes of `fd` from `start` to `end`, fewer only if the file ends before."""
+    parts = []
+    while start < end:
+        part = os.pread(fd, end - start, start)
+        if not part:
+            break
+        parts.append(part)
+        start += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def append_once(path: str, data: bytes, *, sync: bool = False) -> bytes:
+    """Open, heal, append, close: for files that many processes add to, rarely. The caller holds their lock.
+
+    Returns the torn tail that was cut before appending, empty if there was none.
+    """
+    file = AppendFile(path).open()
+    try:
+        file.append(data)
+        if sync:
+            file.sync()
+        return file.torn
+    finally:
+        file.close()

@@ -1,0 +1,131 @@
+"""Kernel locks (`flock`): held by an open file, freed by the kernel the moment the owner dies, however it dies.
+
+`Flock` is for the hot path: a kept descriptor, blocking in the kernel without polling, 0.9 µs for a pair. What is held
+for long and taken rarely (shard ownership, the supervisor, making a queue) uses `filelock.FileLock`, which is the same
+kernel lock with more care around it at a hundred times the price.
+
+Lock files are never deleted: a waiter would then hold the old inode while a newcomer locks a new one. They are never data
+files either, with one exception that `queues/classic.py` explains.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from types import TracebackType
+
+from .. import errors
+from . import forking
+
+#: Longest pause between two tries of a lock that is waited for with a timeout, in seconds.
+_MAX_PAUSE = 0.005
+
+
+class Flock:
+    """An exclusive kernel lock on `path`, safe between processes and between threads that share the object.
+
+    Not reentrant, not fair. In a forked child the object starts unlocked, with a descriptor of its own.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "_thread", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+        # flock does not exclude threads that share a descriptor, so this stands in front of it.
+        self._thread = threading.Lock()
+        forking.register(self)
+
+    def fileno(self) -> int:
+        """The kept descriptor, opened read-write on first use. The lock file may carry small state in place."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise errors.from_os_error(error, "open the lock", self.path) from error
+        return self._fd
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Take the lock; wait without limit for `timeout=None`, else that many seconds at most. False when in vain."""
+        if timeout is None:
+            self._thread.acquire()
+        elif not self._thread.acquire(timeout=timeout) if timeout > 0 else not self._thread.acquire(blocking=False):
+            return False
+        try:
+            if self._lock_file(timeout):
+                return True
+        except BaseException:
+            self._thread.release()
+            raise
+        self._thread.release()
+        return False
+
+    def _lock_file(self, timeout: float | None) -> bool:
+        fd = self.fileno()
+        if timeout is None:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return True
+        deadline, pause = time.monotonic() + timeout, 0.0002
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                time.sleep(min(pause, left))
+                pause = min(pause * 2, _MAX_PAUSE)
+            else:
+                return True
+
+    def release(self) -> None:
+        """Free the lock; the descriptor stays open for the next time."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._thread.release()
+
+    def __enter__(self) -> Flock:
+        self._thread.acquire()
+        try:
+            fcntl.flock(self._fd if self._fd >= 0 else self.fileno(), fcntl.LOCK_EX)
+        except BaseException:
+            self._thread.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._thread.release()
+
+    def close(self) -> None:
+        """Close the descriptor, which frees the lock if it is held. The object may be used again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._thread.locked():
+            self._thread.release()
+
+    def _after_fork(self) -> None:
+        self._thread = threading.Lock()
+        self.close()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def is_held(path: str) -> bool:
+    """Whether some process holds the lock at `path` at this moment. Takes it for an instant if nobody does."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)

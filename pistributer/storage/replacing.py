@@ -1,0 +1,72 @@
+"""Replacing a whole file so that every reader, and every crash, sees the old content or the new one.
+
+Steps: write a temporary sibling, sync it, rename it over the name, sync the directory. Killed before the rename: the old
+file stands and the sibling (`.NAME.PID.tmp`) is litter that `remove_litter` clears. Killed after it: the new one stands.
+Without the syncs (`durable=False`) the same holds for a killed process; a power cut may then leave an empty file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .. import errors
+from .durability import sync_file
+
+_LITTER = re.compile(r"\..+\.\d+\.tmp")
+
+
+def replace_file(path: str, data: bytes, *, durable: bool) -> None:
+    """Make `data` the content of `path`, atomically; durably too if asked. The caller excludes other writers."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            write_all(fd, data)
+            if durable:
+                sync_file(fd, temporary)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError as error:
+        _unlink_quietly(temporary)
+        if isinstance(error, errors.PistributerError):
+            raise
+        raise errors.from_os_error(error, "replace", path) from error
+    if durable:
+        sync_directory(folder)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte of `data`; a full disk shows as OSError on the second round, never as a short file."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(folder: str) -> None:
+    """Make the names in `folder` durable. fsync of a file does not cover its name (fsync(2))."""
+    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise errors.SyncFailed(
+            f"the disk did not confirm the names in {folder!r}", errno=error.errno or 0, path=folder
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def remove_litter(folder: str) -> None:
+    """Delete what killed calls of `replace_file` left in `folder`. The caller excludes other writers."""
+    for name in os.listdir(folder):
+        if _LITTER.fullmatch(name):
+            _unlink_quietly(os.path.join(folder, name))
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
