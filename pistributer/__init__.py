@@ -1,0 +1,70 @@
+"""Tasks, supervised workers and queues in plain files.
+
+Functions become tasks (`App`), a supervisor runs producer and consumer processes, and they talk through queues that are
+folders of plain files (`open_queue`). The classic channels of release 0.2.0 (`Pistributer`, `PistributerTxt`,
+`PistributerSqlite`) are here too.
+
+The house, from top to bottom. A module imports from its own room and from lower floors, never upwards or sideways:
+
+    cli        commands: parse, call one function, print
+    workers    tasks, apps, the supervisor, producers, consumers, stress runs
+    queues     the queue contract and its drivers, the classic channels
+    storage    the only code that touches bytes on disk
+    errors     one tree of errors
+
+Public names are imported on first use, so that `import pistributer` costs a program next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "1.0.0"
+
+if TYPE_CHECKING:
+    from . import errors
+    from .errors import (
+        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError, JobFailed,
+        NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost,
+        ResultTimeout, RowError, RowTooLarge, StorageError, SyncFailed, TaskNotFound, TooManyOpenFiles, UnsafeFilesystem,
+        WorkError,
+    )  # fmt: skip
+    from .queues.contract import Item, Queue, Row, Stats
+    from .queues.opening import open_queue
+    from .storage.durability import Sync
+    from .workers.app import App
+
+__all__ = [
+    "App", "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing",
+    "FormatError", "Item", "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "Queue",
+    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Row", "RowError", "RowTooLarge", "Stats",
+    "StorageError", "Sync", "SyncFailed", "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
+    "__version__", "errors", "open_queue",
+]  # fmt: skip
+
+#: Where each public name lives; what is not named here is an error class.
+_HOMES = {
+    "App": "workers.app",
+    "Item": "queues.contract",
+    "Queue": "queues.contract",
+    "Row": "queues.contract",
+    "Stats": "queues.contract",
+    "Sync": "storage.durability",
+    "open_queue": "queues.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562) and keep it, so that this is called once a name."""
+    if name == "errors":
+        return importlib.import_module("pistributer.errors")
+    if name not in __all__:
+        raise AttributeError(f"module 'pistributer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pistributer.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

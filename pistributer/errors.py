@@ -75,7 +75,12 @@ class QueueError(PistributerError):
 
 
 class QueueFull(QueueError, queue.Full):
-    """`put` found the queue at `max_rows` or `max_bytes` and was told not to wait, or waited in vain."""
+    """`put` found the queue at `max_rows` or `max_bytes` and was told not to wait, or waited in vain.
+
+    Attribute `stored`: how many rows of a `put_many` are safely in the queue (0 for `put`).
+    """
+
+    stored: int = 0
 
 
 class QueueClosed(QueueError, ValueError):

@@ -7,7 +7,7 @@ as null) and what JSON can not hold is refused by name. txt rows are the text it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+_dumps = orjson.dumps
+#: How wrapped rows begin (queues/envelope.py).
+_RESERVED = ' {"pistributer":'
 _TXT_HINT = "txt rows are text of one line; use the jsonl driver for other values"
 
 
@@ -31,22 +34,50 @@ class Codec:
 
     #: Value to a row with its newline. Raises RowError.
     encode: Callable[[Any], bytes]
+    #: Many values to their rows, end to end, and how many they are; faster.
+    encode_many: Callable[[Iterable[Any]], tuple[bytes, int]]
     #: Row without its newline to the value. Raises ValueError for a damaged row.
     decode: Callable[[bytes], Any]
+    #: The same for many rows, faster. Raises ValueError if any is damaged, without saying which.
+    decode_many: Callable[[Iterable[bytes]], list[Any]]
 
 
 def encode_json(value: Any) -> bytes:
     """Compact JSON and a newline. Raises RowError for what JSON can not hold or would change."""
     try:
-        row = orjson.dumps(value, option=_OPTIONS)
+        row = _dumps(value, None, _OPTIONS)
     except TypeError as error:
-        raise errors.RowError(
-            f"this value can not be a JSON row: {error}",
-            hint="send str, int within 64 bits, float, bool, None, and lists and dicts (with str keys) of these",
-        ) from error
-    if b"null" in row:
+        raise _not_json(error) from error
+    if row.find(b"null") >= 0:  # half the price of `in`
         _refuse_nan(value)
     return row
+
+
+def _encode_many_json(values: Iterable[Any]) -> tuple[bytes, int]:
+    # Into one buffer, row by row: orjson shrinks a kilobyte for each, and a thousand of those at once cost five times more.
+    buffer, count = bytearray(), 0
+    try:
+        for value in values:
+            row = _dumps(value, None, _OPTIONS)
+            if row.find(b"null") >= 0:
+                _refuse_nan(value)
+            buffer += row
+            count += 1
+    except TypeError as error:
+        raise _not_json(error) from error
+    return bytes(buffer), count
+
+
+def _encode_many_txt(values: Iterable[Any]) -> tuple[bytes, int]:
+    rows = [encode_txt(value) for value in values]
+    return b"".join(rows), len(rows)
+
+
+def _not_json(error: TypeError) -> errors.RowError:
+    return errors.RowError(
+        f"this value can not be a JSON row: {error}",
+        hint="send str, int within 64 bits, float, bool, None, and lists and dicts (with str keys) of these",
+    )
 
 
 def _refuse_nan(value: Any) -> None:
@@ -66,6 +97,10 @@ def decode_json(row: bytes) -> Any:
     return orjson.loads(row)
 
 
+def _decode_many_json(rows: Iterable[bytes]) -> list[Any]:
+    return list(map(orjson.loads, rows))
+
+
 def encode_txt(value: Any) -> bytes:
     """The text and a newline. Raises RowError for what would not come back as one line of the same text."""
     if not isinstance(value, str):
@@ -73,6 +108,8 @@ def encode_txt(value: Any) -> bytes:
     if not value or "\n" in value or "\0" in value:
         what = "be empty" if not value else "hold a newline" if "\n" in value else "hold a NUL character"
         raise errors.RowError(f"a txt row can not {what}", hint=_TXT_HINT)
+    if value.startswith(_RESERVED):
+        raise errors.RowError(f"a txt row can not begin with {_RESERVED!r}, which marks rows with a history", hint=_TXT_HINT)
     try:
         return value.encode() + b"\n"
     except UnicodeEncodeError as error:
@@ -85,5 +122,10 @@ def decode_txt(row: bytes) -> str:
     return row.decode()
 
 
-JSON = Codec(encode_json, decode_json)
-TXT = Codec(encode_txt, decode_txt)
+JSON = Codec(encode_json, _encode_many_json, decode_json, _decode_many_json)
+TXT = Codec(
+    encode_txt,
+    _encode_many_txt,
+    decode_txt,
+    lambda rows: [decode_txt(row) for row in rows],
+)

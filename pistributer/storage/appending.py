@@ -18,6 +18,7 @@ same torn tail again, because cutting is one `ftruncate`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from .. import errors
 from . import forking
@@ -42,15 +43,19 @@ class AppendFile:
         self.torn = b""
         forking.register(self)
 
-    def open(self, *, create: bool = True) -> AppendFile:
-        """Open, heal the tail, and leave what was cut off in `torn`."""
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    def open(self, *, keep: Callable[[bytes], None] | None = None) -> AppendFile:
+        """Open, making the file if it is missing, and heal the tail.
+
+        `keep` is given what is about to be cut off, before it is: killed between the two, it is given it again.
+        """
         try:
-            self.fd = os.open(self.path, flags, 0o666)
-            self.size, self.torn = heal_tail(self.fd)
-        except OSError as error:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self.size, self.torn = heal_tail(self.fd, keep)
+        except BaseException as error:
             self.close()
-            raise errors.from_os_error(error, "open", self.path) from error
+            if isinstance(error, OSError) and not isinstance(error, errors.PistributerError):
+                raise errors.from_os_error(error, "open", self.path) from error
+            raise
         return self
 
     def append(self, data: bytes) -> int:
@@ -99,10 +104,10 @@ class AppendFile:
             self.close()
             raise
 
-    def truncate(self) -> None:
-        """Empty the file."""
-        os.ftruncate(self.fd, 0)
-        self.size = 0
+    def truncate(self, size: int = 0) -> None:
+        """Cut the file to `size` bytes, a row boundary."""
+        os.ftruncate(self.fd, size)
+        self.size = size
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -116,13 +121,15 @@ class AppendFile:
         self.close()
 
 
-def heal_tail(fd: int) -> tuple[int, bytes]:
-    """Cut what stands behind the last newline; return the size now and the bytes that were cut."""
+def heal_tail(fd: int, keep: Callable[[bytes], None] | None = None) -> tuple[int, bytes]:
+    """Cut what stands behind the last newline, after `keep` has seen it; return the size now and the bytes cut."""
     size = os.lseek(fd, 0, os.SEEK_END)
     end = last_row_end(fd, size)
     if end == size:
         return size, b""
     torn = read_range(fd, end, size)
+    if keep is not None:
+        keep(torn)
     os.ftruncate(fd, end)
     return end, torn
 
@@ -151,16 +158,27 @@ def read_range(fd: int, start: int, end: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def append_once(path: str, data: bytes, *, sync: bool = False) -> bytes:
+def count_rows(fd: int, start: int, end: int) -> int:
+    """Newlines in `fd` from offset `start` to `end`."""
+    count = 0
+    while start < end:
+        part = os.pread(fd, min(end - start, 1 << 20), start)
+        if not part:
+            break
+        count += part.count(b"\n")
+        start += len(part)
+    return count
+
+
+def append_once(path: str, data: bytes, *, sync: bool = False) -> None:
     """Open, heal, append, close: for files that many processes add to, rarely. The caller holds their lock.
 
-    Returns the torn tail that was cut before appending, empty if there was none.
+    A torn tail here is the half of a line whose writer died before it said that it was done; it is dropped.
     """
     file = AppendFile(path).open()
     try:
         file.append(data)
         if sync:
             file.sync()
-        return file.torn
     finally:
         file.close()

@@ -8,7 +8,7 @@ because each row would wake the whole pool.
 Layout of the page, 4096 bytes, never shortened (a shortened page would kill its readers with SIGBUS):
 
     byte 0          1 if somebody may be waiting
-    bytes 8..15     a counter for the queue's use, little endian
+    bytes 8..23     two counters for the queue's use, 8 bytes each, little endian
     bytes 64..1023  one byte per waiter: 1 while it sleeps
 
 Order matters. A waiter sets its byte, then byte 0, then looks for rows once more, then sleeps. A ringer writes its row, then
@@ -113,15 +113,15 @@ class Doorbell:
             os.close(fd)
         return True
 
-    # -- the counter
+    # -- the counters
 
-    @property
-    def counter(self) -> int:
-        """Changes whenever somebody called `count_up`. The caller of `count_up` holds a lock of the queue."""
-        return int(_COUNTER.unpack_from(self.page, 8)[0])
+    def counter(self, which: int) -> int:
+        """Counter 0 or 1: changes whenever somebody called `count_up` for it."""
+        return int(_COUNTER.unpack_from(self.page, 8 + 8 * which)[0])
 
-    def count_up(self) -> None:
-        _COUNTER.pack_into(self.page, 8, self.counter + 1)
+    def count_up(self, which: int) -> None:
+        """The caller holds a lock of the queue that makes it the only one to count this up."""
+        _COUNTER.pack_into(self.page, 8 + 8 * which, (self.counter(which) + 1) % (1 << 64))
 
     def close(self) -> None:
         if self._fifo >= 0:

@@ -10,6 +10,7 @@ After a sync error nothing is retried: the kernel may have marked the lost pages
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import Literal, get_args
@@ -102,8 +103,7 @@ class GroupSync:
                     return
                 self._wake.wait_for(lambda: self._closing, GROUP_INTERVAL)
                 noted, self._dirty = self._dirty, {}
-                # Copies, because the owners may close theirs meanwhile, and writers must not wait for the disk.
-                dirty = {os.dup(fd): path for fd, path in noted.items()}
+                dirty = _copies(noted)
             self._sync(dirty)
             for fd in dirty:
                 os.close(fd)
@@ -117,3 +117,18 @@ class GroupSync:
 
     def _after_fork(self) -> None:
         self._reset()
+
+
+def _copies(noted: dict[int, str]) -> dict[int, str]:
+    """Descriptors of our own, because the owners may close theirs meanwhile and writers must not wait for the disk.
+
+    Who closes a noted descriptor has synced or replaced its file before, so one that is gone needs nothing more.
+    """
+    copies = {}
+    for fd, path in noted.items():
+        try:
+            copies[os.dup(fd)] = path
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+    return copies

@@ -1,0 +1,479 @@
+"""The consumer's side of a file queue: taking rows from shards, from the delayed rows and from dead owners' journals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..storage.doorbell import Doorbell
+from ..storage.durability import GroupSync, Sync
+from .contract import LOOK_AROUND, Item
+from .delayed import DelayedRows
+from .envelope import PREFIX, Envelope, unwrap
+from .folder import Folder
+from .journal import Content, Held, Journal, take_journal, try_journal
+from .rows import Codec
+from .setaside import Quarantine
+from .shard import NOBODY, Position, ShardReader, read_cursor, row_id
+
+#: The doorbell's counters: shards and segments were added; delayed rows were added.
+SHARDS_CHANGED, DELAYED_CHANGED = 0, 1
+#: Seconds between two looks for segments whose writer was killed before it could say that it made them.
+_NET = 1.0
+#: Longest wait for the cursor of a shard that another consumer is claiming from, in seconds.
+_BUSY_WAIT = 0.05
+#: Rows that `purge` passes over at a time.
+_PURGE_BATCH = 10_000
+_AFTER_WRAPPED = PREFIX + b"\xff"
+#: First guess of a row's length, in bytes; corrected by what is read.
+_ROW_GUESS = 128
+
+
+class FileItem(Item):
+    """An item with the place that it was claimed from. Its id is built only when somebody asks."""
+
+    __slots__ = ("envelope", "journal", "line", "row", "source")
+
+    def __init__(
+        self,
+        value: Any,
+        raw: bytes,
+        attempt: int,
+        token: int,
+        journal: Journal,
+        source: str,
+        row: int,
+        line: bytes,
+        envelope: Envelope | None = None,
+    ) -> None:
+        self.value = value
+        self.raw = raw
+        self.attempt = attempt
+        self.token = token
+        self.journal = journal
+        self.source = source
+        self.row = row
+        #: The row as the journal keeps it: `raw`, or wrapped.
+        self.line = line
+        self.envelope = envelope
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        return self.envelope.id if self.envelope else row_id(self.source, self.row)
+
+    @property
+    def attempts(self) -> int:
+        """Deliveries that the journal has counted, without those in the line."""
+        return self.attempt - (self.envelope.attempt if self.envelope else 0)
+
+
+class Claimer:
+    """What one queue object holds. Not thread-safe: the queue's claim lock stands in front of every method."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        codec: Codec,
+        delayed: DelayedRows,
+        quarantine: Quarantine,
+        bell: Doorbell,
+        *,
+        sync: Sync,
+        group: GroupSync | None,
+        retention: float | None,
+    ) -> None:
+        self._folder = folder
+        self._codec = codec
+        self._text = folder.driver == "txt"
+        self._delayed = delayed
+        self._quarantine = quarantine
+        self._bell = bell
+        self._sync = sync
+        self._group = group
+        self._retention = retention
+        self._own: Journal | None = None
+        self._adopted: list[Journal] = []
+        #: Rows that dead owners left, in journals that are ours now.
+        self._left_behind: list[tuple[Journal, int]] = []
+        self._readers: dict[int, ShardReader] = {}
+        self._order: list[ShardReader] = []
+        self._turn = 0
+        self._seen_shards = self._seen_delayed = -1
+        self._next_look = self._next_net = 0.0
+        self._row_guess = _ROW_GUESS
+
+    # -- claiming
+
+    def claim(self, n: int, *, start: bool) -> list[FileItem]:
+        """Up to `n` rows: what dead owners left first, then what is due, then the shards in turn."""
+        own = self.journal()
+        self._look_around()
+        items = self._claim_left_behind(n, start) if self._left_behind else []
+        if len(items) < n and (
+            self._delayed.next_due <= time.time() or self._bell.counter(DELAYED_CHANGED) != self._seen_delayed
+        ):
+            items += self._claim_delayed(own, n - len(items), start)
+        if len(items) < n:
+            items += self._claim_ready(own, n - len(items), start)
+        if not items and own.held:
+            own.tidy(idle=False, durable=self._sync != "none")
+        return items
+
+    def journal(self) -> Journal:
+        """This object's own journal, taken on first use with whatever a dead owner left in it."""
+        if self._own is None:
+            journal, content = take_journal(self._folder)
+            self._resolve(journal, content)
+            self._own = journal
+            self._left_behind += [(journal, token) for token in sorted(journal.held)]
+        return self._own
+
+    @property
+    def next_due(self) -> float:
+        """No delayed row that this object knows of falls due before then, seconds since the epoch."""
+        return self._delayed.next_due
+
+    def may_have_rows(self) -> bool:
+        """Whether `claim` is worth a try. True may turn out to be wrong."""
+        self._look_around()
+        return bool(
+            self._left_behind
+            or self._delayed.next_due <= time.time()
+            or self._bell.counter(DELAYED_CHANGED) != self._seen_delayed
+            or any(reader.may_have_rows() for reader in self._order)
+        )
+
+    def _look_around(self) -> None:
+        """Notice new shards and segments at once, because a bell counts them; dead owners after LOOK_AROUND seconds."""
+        counter = self._bell.counter(SHARDS_CHANGED)
+        now = time.monotonic()
+        if counter != self._seen_shards or now >= self._next_net:
+            self._seen_shards = counter
+            self._next_net = now + _NET
+            self._find_shards()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_AROUND
+            for number in self._folder.journal_numbers():
+                if (self._own is None or number != self._own.number) and self._folder.journal_has_rows(number):
+                    self._adopt(number)
+
+    def _find_shards(self) -> None:
+        for number in self._folder.shard_numbers():
+            if number not in self._readers:
+                self._readers[number] = ShardReader(self._folder, number, retention=self._retention)
+        self._order = [self._readers[number] for number in sorted(self._readers)]
+        for reader in self._order:
+            reader.may_have_rolled = True
+
+    # -- rows of shards
+
+    def _claim_ready(self, own: Journal, n: int, start: bool) -> list[FileItem]:
+        items: list[FileItem] = []
+        busy: list[ShardReader] = []
+        died_claiming: set[int] = set()
+        count = len(self._order)
+        for step in range(count):
+            reader = self._order[(self._turn + step) % count]
+            if reader.may_have_rows():
+                if not self._claim_shard(own, reader, n, start, items, died_claiming, timeout=0.0):
+                    busy.append(reader)
+                if len(items) >= n:
+                    self._turn = (self._turn + step + 1) % count
+                    return items
+        for reader in busy:
+            if not items:
+                self._claim_shard(own, reader, n, start, items, died_claiming, timeout=_BUSY_WAIT)
+        for number in died_claiming:
+            self._adopt(number)
+        return items
+
+    def _claim_shard(
+        self,
+        own: Journal,
+        reader: ShardReader,
+        n: int,
+        start: bool,
+        items: list[FileItem],
+        died_claiming: set[int],
+        *,
+        timeout: float,
+    ) -> bool:
+        """Add rows of one shard to `items`. False if another consumer was claiming from it all the time."""
+        lock = reader.cursor.lock
+        if not lock.acquire(timeout):
+            return False
+        try:
+            position = reader.start_position()
+            if position is None:
+                return True
+            if position.claimant not in (NOBODY, own.number):
+                # It died between steps 1 and 3 of queues/shard.py. Adopting takes other locks, so not under this one.
+                died_claiming.add(position.claimant)
+                return True
+            items += self._claim_from(own, reader, position, n - len(items), start)
+        finally:
+            lock.release()
+        return True
+
+    def _claim_from(
+        self, own: Journal, reader: ShardReader, position: Position, n: int, start: bool
+    ) -> list[FileItem]:
+        """Steps 1 to 3 of queues/shard.py, with the cursor's lock held."""
+        begin, rows, end = reader.read(position, n, self._row_guess)
+        if not rows:
+            return []
+        self._row_guess = (end.offset - begin.offset) // len(rows) + 1
+        values, envelopes, skip = self._decode(rows, reader.source, begin.row)
+        token = 0
+        if values:
+            reader.cursor.write(Position(begin.segment, begin.offset, begin.row, own.number))
+            try:
+                token = self._record(own, rows, reader.source, begin.row, skip, start)
+            except BaseException:
+                reader.cursor.write(begin)
+                raise
+        reader.cursor.write(end)
+        reader.tidy(end)
+        return self._hand_out(own, token, rows, values, envelopes, reader.source, begin.row, skip, int(start))
+
+    def _record(self, own: Journal, rows: list[bytes], source: str, row: int, skip: list[int], start: bool) -> int:
+        own.tidy(idle=False, durable=self._sync != "none")
+        return own.record_claim(rows, source=source, row=row, skip=skip, start=start, sync=self._sync != "none")
+
+    def _decode(self, rows: list[bytes], source: str, first: int) -> tuple[list[Any], list[Envelope | None] | None, list[int]]:
+        """Values of `rows`; their envelopes if any is wrapped; ordinals of damaged ones, which are taken out of `rows`."""
+        try:
+            # One comparison for all: a row that sorts behind every wrapped one is not wrapped.
+            if min(rows) > _AFTER_WRAPPED:
+                return self._codec.decode_many(rows), None, []
+        except ValueError:
+            pass
+        decode = self._codec.decode
+        good: list[bytes] = []
+        values: list[Any] = []
+        envelopes: list[Envelope | None] = []
+        skip: list[int] = []
+        for ordinal, row in enumerate(rows, first):
+            try:
+                envelope = unwrap(row, text=self._text) if row.startswith(PREFIX) else None
+                values.append(envelope.value if envelope else decode(row))
+            except ValueError as error:
+                self._quarantine.add(row, found=row_id(source, ordinal), reason=str(error))
+                skip.append(ordinal)
+            else:
+                good.append(row)
+                envelopes.append(envelope)
+        rows[:] = good
+        return values, envelopes, skip
+
+    def _hand_out(
+        self,
+        journal: Journal,
+        token: int,
+        rows: list[bytes],
+        values: list[Any],
+        envelopes: list[Envelope | None] | None,
+        source: str,
+        first: int,
+        skip: list[int],
+        attempt: int,
+    ) -> list[FileItem]:
+        """Items for rows that the journal has recorded from `token` on."""
+        end = token + len(rows)
+        if envelopes is None:
+            items = [
+                FileItem(value, row, attempt, number, journal, source, ordinal, row)
+                for number, ordinal, row, value in zip(range(token, end), range(first, first + len(rows)), rows, values, strict=True)
+            ]  # fmt: skip
+        else:
+            places = (ordinal for ordinal in range(first, first + len(rows) + len(skip)) if ordinal not in skip)
+            items = [
+                _item(value, row, attempt, number, journal, source, ordinal, envelope)
+                for number, ordinal, row, value, envelope in zip(range(token, end), places, rows, values, envelopes, strict=True)
+            ]  # fmt: skip
+        journal.held.update(zip(range(token, end), items, strict=True))
+        return items
+
+    # -- rows that are due
+
+    def _claim_delayed(self, own: Journal, n: int, start: bool) -> list[FileItem]:
+        delayed = self._delayed
+        self._seen_delayed = self._bell.counter(DELAYED_CHANGED)
+        with delayed.lock:
+            delayed.refresh()
+            taken = delayed.take(n, own.number)
+            lines = [line for _, _, line in taken]
+            recorded = False
+            try:
+                token = self._record(own, lines, "delayed", 0, [], start) if taken else 0
+                recorded = True
+            finally:
+                delayed.settle(taken, recorded=recorded)
+            delayed.refresh()
+            delayed.delete_finished()
+        envelopes: list[Envelope | None] = [unwrap(line, text=self._text) for line in lines]
+        values = [envelope.value for envelope in envelopes if envelope]
+        return self._hand_out(own, token, lines, values, envelopes, "delayed", 0, [], int(start))
+
+    # -- what dead owners left
+
+    def _adopt(self, number: int) -> None:
+        """Take over journal `number` if its owner is dead."""
+        if any(journal.number == number for journal in self._adopted):
+            return
+        opened = try_journal(self._folder, number)
+        if opened is None:
+            return
+        journal, content = opened
+        self._resolve(journal, content)
+        self._left_behind += [(journal, token) for token in sorted(journal.held)]
+        if journal.held:
+            self._adopted.append(journal)
+        else:
+            journal.tidy(idle=True, durable=False)
+            journal.release()
+
+    def _resolve(self, journal: Journal, content: Content) -> None:
+        """Finish or take back the claim in the middle of which the owner of `journal` died. Safe to be killed in."""
+        for number in self._folder.shard_numbers():
+            position = read_cursor(self._folder, number)
+            if position is not None and position.claimant == journal.number:
+                self._resolve_shard(journal, content, ShardReader(self._folder, number, retention=self._retention))
+        with self._delayed.lock:
+            self._delayed.resolve(journal.number, content.delayed_ids)
+
+    def _resolve_shard(self, journal: Journal, content: Content, reader: ShardReader) -> None:
+        with reader.cursor.lock:
+            position = reader.cursor.read()
+            if position is None or position.claimant != journal.number:
+                return
+            claim = content.last_claim
+            if claim and (claim.source, claim.row) == (reader.source, position.row):
+                journal.undo(claim)
+            reader.cursor.write(Position(position.segment, position.offset, position.row))
+        reader.close()
+
+    def _claim_left_behind(self, n: int, start: bool) -> list[FileItem]:
+        items: list[FileItem] = []
+        now, self._left_behind = self._left_behind[:n], self._left_behind[n:]
+        for journal in dict.fromkeys(journal for journal, _ in now):
+            tokens = [token for found, token in now if found is journal]
+            if start:
+                journal.record("start", tokens)
+                self._acknowledge_safely(journal)
+            for token in tokens:
+                journal.held[token] = item = self._item_of(journal, token, journal.held[token], start)
+                items.append(item)
+        return items
+
+    def _item_of(self, journal: Journal, token: int, held: Held, start: bool) -> FileItem:
+        envelope = unwrap(held.line, text=self._text) if held.line.startswith(PREFIX) else None
+        value = envelope.value if envelope else self._codec.decode(held.line)
+        return _item(value, held.line, held.attempts + start, token, journal, held.source, held.row, envelope)
+
+    # -- settling
+
+    def start(self, item: FileItem) -> bool:
+        """Count an attempt; False if the item is not held."""
+        if item.journal.held.get(item.token) is not item:
+            return False
+        item.journal.record("start", [item.token])
+        self._acknowledge_safely(item.journal)
+        item.attempt += 1
+        return True
+
+    def split(self, items: Iterable[FileItem]) -> tuple[list[FileItem], list[FileItem]]:
+        """Those that are held, and those that are not."""
+        given = list(items)
+        held = [item for item in given if item.journal.held.get(item.token) is item]
+        if len(held) == len(given) == len(set(held)):
+            return held, []
+        mine = dict.fromkeys(held)
+        lost: list[FileItem] = []
+        for item in given:
+            if mine.pop(item, lost) is lost:  # not held, or named twice
+                lost.append(item)
+        return list(dict.fromkeys(held)), lost
+
+    def settle(self, items: list[FileItem]) -> None:
+        """Forget items that `split` said are held."""
+        for journal in {item.journal for item in items}:
+            tokens = [item.token for item in items if item.journal is journal]
+            journal.record("done", tokens)
+            self._acknowledge_safely(journal)
+            held = journal.held
+            for token in tokens:
+                del held[token]
+            if journal is not self._own and not held:
+                self._adopted.remove(journal)
+                journal.tidy(idle=True, durable=False)
+                journal.release()
+
+    def _acknowledge_safely(self, journal: Journal) -> None:
+        if self._sync == "each":
+            journal.sync()
+        elif self._group is not None:
+            self._group.note(*journal.sync_target)
+
+    def tidy(self) -> None:
+        """Before a sleep: an empty journal tells others at a glance that there is nothing to adopt."""
+        if self._own is not None and not self._own.held:
+            self._own.tidy(idle=True, durable=False)
+
+    def release(self) -> None:
+        """Let go of everything: what is held may be adopted from now on."""
+        for journal in [*self._adopted, *([self._own] if self._own else [])]:
+            journal.release()
+        for reader in self._readers.values():
+            reader.close()
+        self.forget()
+
+    def forget(self) -> None:
+        """Start over, owning nothing; in a forked child, where the descriptors are closed already."""
+        for journal in [*self._adopted, *([self._own] if self._own else [])]:
+            journal.held.clear()  # so that items from before are known to be lost
+        self._own = None
+        self._adopted, self._left_behind, self._order = [], [], []
+        self._readers = {}
+        self._seen_shards = self._seen_delayed = -1
+        self._next_look = self._next_net = 0.0
+
+    def purge(self) -> int:
+        """Pass over everything that is ready, and settle what dead owners left."""
+        self.journal()
+        self._next_look = self._next_net = 0.0
+        self._look_around()
+        left, self._left_behind = self._left_behind, []
+        purged = len(left)
+        for journal, token in left:
+            journal.record("done", [token])
+            del journal.held[token]
+        for reader in self._order:
+            purged += self._purge_shard(reader)
+        return purged
+
+    def _purge_shard(self, reader: ShardReader) -> int:
+        with reader.cursor.lock:
+            position = reader.start_position()
+            passed = 0
+            while position is not None:
+                begin, rows, end = reader.read(position, _PURGE_BATCH, self._row_guess)
+                if not rows:
+                    break
+                if position.claimant not in (NOBODY, -1 if self._own is None else self._own.number):
+                    break  # its journal may hold these rows; whoever adopts it decides
+                reader.cursor.write(end)
+                reader.tidy(end)
+                position, passed = end, passed + len(rows)
+        return passed
+
+
+def _item(
+    value: Any, line: bytes, attempts: int, token: int, journal: Journal, source: str, row: int, envelope: Envelope | None
+) -> FileItem:
+    if envelope is None:
+        return FileItem(value, line, attempts, token, journal, source, row, line)
+    return FileItem(
+        value, envelope.raw, envelope.attempt + attempts, token, journal, source, row, line, envelope
+    )

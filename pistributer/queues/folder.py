@@ -1,0 +1,165 @@
+"""The folder of a jsonl or txt queue: what lies where, and whether this release may open it.
+
+::
+
+    jobs/
+      pistributer.json            what this is: format, driver; written once
+      lock                        kernel lock: making the queue, adding shards, dead letters, quarantine
+      bell, NNNN.fifo             who sleeps, and how to wake them (storage/doorbell.py)
+      shards/0001.lock            held by the process that appends to shard 1
+      shards/0001.cursor          how far shard 1 has been claimed; its kernel lock is held while claiming
+      shards/0001-000000000000.jsonl   rows; the number is the ordinal of the first row in this segment
+      claims/0001.lock            held by the consumer that owns journal 1, until it dies
+      claims/0001.jsonl           the rows it holds (queues/journal.py)
+      delayed/000029395260.jsonl  rows that fall due in that minute (queues/delayed.py)
+      dead.jsonl                  buried rows
+      quarantine.jsonl            damaged bytes, with where they were found
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import orjson
+
+from .. import errors
+from ..storage.filesystem import require_local
+from ..storage.locks import Flock
+from ..storage.replacing import remove_litter, replace_file
+
+FORMAT = 1
+_DESCRIPTION = "pistributer.json"
+
+
+class Folder:
+    """Paths and description of one queue folder. Opening makes what is missing, under the folder's lock."""
+
+    def __init__(self, path: str, *, driver: str, create: bool, durable: bool) -> None:
+        self.path = os.path.abspath(path)
+        self.driver = driver
+        self.suffix = f".{driver}"
+        self.shards = os.path.join(self.path, "shards")
+        self.claims = os.path.join(self.path, "claims")
+        self.delayed = os.path.join(self.path, "delayed")
+        self.dead = os.path.join(self.path, "dead.jsonl")
+        self.quarantine = os.path.join(self.path, "quarantine.jsonl")
+        try:
+            if not self._is_described():
+                self._create(create, durable)
+        except OSError as error:
+            if isinstance(error, errors.PistributerError):
+                raise
+            raise errors.from_os_error(error, "open the queue", path) from error
+        self.lock = Flock(os.path.join(self.path, "lock"))
+        require_local(self.path)
+
+    def _is_described(self) -> bool:
+        """Whether a description is there and this release may go on; FormatError if it may not."""
+        try:
+            with open(os.path.join(self.path, _DESCRIPTION), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            raise errors.NotAQueue(
+                f"{self.path!r} is a file, and a {self.driver} queue is a folder",
+                hint="open a classic channel with Pistributer(path), a database with 'sqlite:PATH'",
+                path=self.path,
+            ) from None
+        self._check(data)
+        return True
+
+    def _check(self, data: bytes) -> None:
+        try:
+            found: Any = orjson.loads(data)
+            version, driver = int(found["format"]), str(found["driver"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise errors.NotAQueue(
+                f"{os.path.join(self.path, _DESCRIPTION)!r} is damaged: {error}",
+                hint=f'if it is a {self.driver} queue, restore it: {{"format":{FORMAT},"driver":"{self.driver}"}}',
+                path=self.path,
+            ) from error
+        if version > FORMAT:
+            raise errors.NewerFormat(
+                f"{self.path!r} has format {version}, and this release knows up to {FORMAT}",
+                hint="upgrade pistributer",
+                path=self.path,
+                found=version,
+                known=FORMAT,
+            )
+        if driver != self.driver:
+            raise errors.DriverMismatch(
+                f"{self.path!r} is a {driver} queue, not {self.driver}",
+                hint=f"open it as '{driver}:{self.path}'",
+                path=self.path,
+                found=driver,
+                asked=self.driver,
+            )
+
+    def _create(self, create: bool, durable: bool) -> None:
+        """Make the queue. Killed between any two steps, the next opener finds no description and makes the rest."""
+        if not create:
+            raise errors.FolderMissing(f"there is no queue at {self.path!r}", hint="check the path", path=self.path)
+        try:
+            os.mkdir(self.path)
+        except FileExistsError:
+            self._refuse_foreign()
+        with Flock(os.path.join(self.path, "lock")):
+            if self._is_described():
+                return
+            remove_litter(self.path)
+            for folder in (self.shards, self.claims, self.delayed):
+                os.makedirs(folder, exist_ok=True)
+            description = orjson.dumps({"format": FORMAT, "driver": self.driver}) + b"\n"
+            replace_file(os.path.join(self.path, _DESCRIPTION), description, durable=durable)
+
+    def _refuse_foreign(self) -> None:
+        """A folder with other people's files in it is not turned into a queue."""
+        ours = {"lock", "shards", "claims", "delayed", "bell"}
+        foreign = [name for name in os.listdir(self.path) if name not in ours and not name.endswith(".tmp")]
+        if foreign and not os.path.exists(os.path.join(self.path, _DESCRIPTION)):
+            raise errors.NotAQueue(
+                f"{self.path!r} is not a queue and is not empty (it holds {sorted(foreign)[0]!r})",
+                hint="give the queue a folder of its own",
+                path=self.path,
+            )
+
+    # -- shards
+
+    def shard_numbers(self) -> list[int]:
+        """Numbers of all shards that hold rows or have held some."""
+        return sorted({int(name[:4]) for name in os.listdir(self.shards) if name[4:] == ".lock"})
+
+    def shard_lock(self, number: int) -> str:
+        return os.path.join(self.shards, f"{number:04d}.lock")
+
+    def cursor(self, number: int) -> str:
+        return os.path.join(self.shards, f"{number:04d}.cursor")
+
+    def segment(self, number: int, base: int) -> str:
+        return os.path.join(self.shards, f"{number:04d}-{base:012d}{self.suffix}")
+
+    def segments(self, number: int) -> list[int]:
+        """First ordinals of the segments of a shard, oldest first."""
+        pattern = re.compile(rf"{number:04d}-(\d{{12,}}){re.escape(self.suffix)}")
+        return sorted(int(match[1]) for name in os.listdir(self.shards) if (match := pattern.fullmatch(name)))
+
+    # -- claim journals
+
+    def journal(self, number: int) -> str:
+        return os.path.join(self.claims, f"{number:04d}.jsonl")
+
+    def journal_lock(self, number: int) -> str:
+        return os.path.join(self.claims, f"{number:04d}.lock")
+
+    def journal_numbers(self) -> list[int]:
+        return sorted(int(name[:-5]) for name in os.listdir(self.claims) if name.endswith(".lock"))
+
+    def journal_has_rows(self, number: int) -> bool:
+        """Whether journal `number` is not empty; an idle consumer's is."""
+        try:
+            return os.stat(self.journal(number)).st_size > 0
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,385 @@
+"""The file drivers, `jsonl` and `txt`: a folder of shards (queues/shard.py), claimed through journals (queues/journal.py).
+
+Each queue object that puts owns one shard, each that claims owns one journal, and the kernel frees both when its process
+dies. Where things lie is in queues/folder.py; what the bytes mean in docs/format.md.
+
+Lock order, so that nothing waits in a circle: the object's claim lock, its put lock, a journal's lock, a cursor's or the
+delayed rows' lock, the folder's. Other consumers' journals are only ever tried, never waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, ClassVar
+
+from .. import errors
+from ..storage import forking
+from ..storage.doorbell import Doorbell
+from ..storage.durability import GroupSync, Sync
+from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer, FileItem
+from .contract import MAX_ROW_BYTES, Item, Queue, Row, State, Stats, wait_until
+from .delayed import DelayedRows
+from .envelope import Envelope, wrap
+from .folder import Folder
+from .looking import Lookout
+from .room import Room
+from .rows import JSON, TXT, Codec
+from .setaside import DeadLetters, Quarantine
+from .shard import ShardWriter, take_shard
+
+#: Size at which a segment file is followed by the next, in bytes.
+SEGMENT_BYTES = 16 * 1024 * 1024
+#: Rows that `put_many` encodes and appends at a time.
+_PUT_BATCH = 1024
+_FILE_ITEM = frozenset({FileItem})
+_SCANNED: tuple[State, ...] = ("ready", "claimed", "delayed", "dead")
+
+
+class ShardedQueue(Queue):
+    """What `jsonl` and `txt` share. Docstrings of the methods are inherited from the contract."""
+
+    codec: ClassVar[Codec]
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        create: bool = True,
+        sync: Sync | None = None,
+        max_rows: int | None = None,
+        max_bytes: int | None = None,
+        max_row_bytes: int = MAX_ROW_BYTES,
+        retention: float | None = None,
+        segment_bytes: int | None = None,
+    ) -> None:
+        self._options = {
+            "sync": sync, "max_rows": max_rows, "max_bytes": max_bytes, "max_row_bytes": max_row_bytes,
+            "retention": retention, "segment_bytes": segment_bytes,
+        }  # fmt: skip
+        self._sync: Sync = sync or "none"
+        durable = self._sync != "none"
+        self._folder = folder = Folder(path, driver=self.driver, create=create, durable=durable)
+        self.url = f"{self.driver}:{folder.path}"
+        text = self.driver == "txt"
+        self._quarantine = Quarantine(folder)
+        self._dead = DeadLetters(folder, text=text, sync=durable)
+        self._delayed = DelayedRows(folder, self._quarantine, text=text, sync=durable, retention=retention)
+        self._bell = Doorbell(folder.path)
+        self._page = self._bell.page
+        self._group = GroupSync() if self._sync == "group" else None
+        self._claimer = Claimer(
+            folder, self.codec, self._delayed, self._quarantine, self._bell,
+            sync=self._sync, group=self._group, retention=retention,
+        )  # fmt: skip
+        self._lookout = Lookout(folder, self.codec, self._delayed, self._dead, self._quarantine)
+        self._room = Room(folder, self._delayed, max_rows, max_bytes) if max_rows or max_bytes else None
+        self._max_row_bytes = max_row_bytes
+        #: Longest row that `put` appends without further ado, with its newline; none if there is more to do.
+        self._plain_limit = -1 if self._room or durable else max_row_bytes + 1
+        self._segment_bytes = segment_bytes or SEGMENT_BYTES
+        self._encode = self.codec.encode
+        self._writer: ShardWriter | None = None
+        #: Appends whole rows to the shard and returns its segment's size.
+        self._write: Callable[[bytes], int] = self._open_and_write
+        self._put_lock = threading.Lock()
+        self._claim_lock = threading.Lock()
+        self._closed = False
+        forking.register(self)
+
+    # -- putting
+
+    def put(self, value: Any, *, delay: float = 0.0, block: bool = True, timeout: float | None = None) -> None:
+        # The hot path of the whole project: one encode, one lock, one write, one look at the bell.
+        row = self._encode(value)
+        if delay > 0.0 or len(row) > self._plain_limit:
+            self._put_with_care(row, 1, delay, block, timeout)
+            return
+        lock = self._put_lock
+        lock.acquire()  # half the price of `with`
+        try:
+            if self._write(row) >= self._segment_bytes:
+                self._roll()
+        except BaseException:
+            self._drop_failed_writer()
+            raise
+        finally:
+            lock.release()
+        if self._page[0]:
+            self._bell.ring()
+
+    def put_many(self, values: Iterable[Any], *, block: bool = True, timeout: float | None = None) -> int:
+        waiting, stored = iter(values), 0
+        while True:
+            rows, count = self.codec.encode_many(islice(waiting, _PUT_BATCH))
+            if not count:
+                return stored
+            try:
+                self._put_with_care(rows, count, 0.0, block, timeout)
+            except (errors.DiskFull, errors.QueueFull) as error:
+                error.stored += stored
+                raise
+            stored += count
+
+    def _put_with_care(self, rows: bytes, count: int, delay: float, block: bool, timeout: float | None) -> None:
+        """Check the lengths of the `count` rows that stand end to end in `rows`, wait for room, and store them."""
+        if len(rows) - 1 > self._max_row_bytes:
+            self._check_lengths(rows)
+        store = self._append
+        if delay > 0.0:
+            due = time.time() + delay
+            store = lambda rows, count: self._add_delayed([self._fresh(row, due) for row in _split(rows)])  # noqa: E731
+        if self._room is None:
+            store(rows, count)
+        else:
+            self._room.store(_split(rows), store, block=block, timeout=timeout)
+
+    def _check_lengths(self, rows: bytes) -> None:
+        longest = max(map(len, _split(rows))) - 1
+        if longest > self._max_row_bytes:
+            raise errors.RowTooLarge(
+                f"a row of {longest:,} bytes is over the limit of {self._max_row_bytes:,}",
+                hint="store the data in a file and put its path, or raise max_row_bytes",
+                size=longest,
+                limit=self._max_row_bytes,
+            )
+
+    def _append(self, rows: bytes, count: int) -> None:
+        """Append `count` whole rows that stand end to end, as durably as the dial says."""
+        with self._put_lock:
+            try:
+                if self._write(rows) >= self._segment_bytes:
+                    self._roll()
+                if self._sync != "none" and self._writer is not None:
+                    self._writer.sync()
+            except BaseException:
+                self._drop_failed_writer()
+                raise
+        if self._page[0]:
+            self._bell.ring(count)
+
+    def _open_and_write(self, data: bytes) -> int:
+        """What `_write` is until this object owns a shard. Called with `_put_lock` held."""
+        self._require_open()
+        lock, number = take_shard(self._folder)
+        try:
+            self._writer = ShardWriter(
+                self._folder, lock, number, sync=self._sync, group=self._group
+            ).open(self._quarantine_tail)
+        except BaseException:
+            lock.close()
+            raise
+        self._shards_changed()
+        self._write = self._writer.append
+        return self._write(data)
+
+    def _roll(self) -> None:
+        assert self._writer is not None
+        self._writer.roll()
+        self._write = self._writer.append
+        self._shards_changed()
+
+    def _quarantine_tail(self, torn: bytes, found: str) -> None:
+        self._quarantine.add(torn, found=found, reason="torn tail of a dead writer")
+
+    def _drop_failed_writer(self) -> None:
+        """After an interrupted append the shard is healed before the next one, by whoever opens it."""
+        if self._writer is not None and not self._writer.is_sound:
+            self._drop_writer()
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+        self._write = self._open_and_write
+
+    def _shards_changed(self) -> None:
+        with self._folder.lock:
+            self._bell.count_up(SHARDS_CHANGED)
+
+    def _fresh(self, row: bytes, due: float) -> Envelope:
+        """An envelope for a row that has none yet, with an id of its own."""
+        return Envelope(id=f"delayed-{os.urandom(8).hex()}", attempt=0, raw=row[:-1], due=due)
+
+    def _add_delayed(self, envelopes: list[Envelope]) -> None:
+        self._delayed.add(envelopes)
+        with self._delayed.lock:
+            self._bell.count_up(DELAYED_CHANGED)
+        if self._page[0]:
+            self._bell.ring()
+
+    # -- claiming
+
+    def claim(self, n: int = 1, *, timeout: float | None = 0.0, start: bool = True) -> list[Item]:
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}")
+        items = self._claim_now(n, start)
+        if items or timeout == 0.0:
+            return items
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not items:
+            left = None if deadline is None else deadline - time.monotonic()
+            if not self.wait(left if left is None else max(0.0, left)):
+                break
+            items = self._claim_now(n, start)
+        return items
+
+    def _claim_now(self, n: int, start: bool) -> list[Item]:
+        with self._claim_lock:
+            self._require_open()
+            return self._claimer.claim(n, start=start)  # type: ignore[return-value]
+
+    def start(self, item: Item) -> None:
+        with self._claim_lock:
+            if not isinstance(item, FileItem) or not self._claimer.start(item):
+                raise _claim_lost([item])
+
+    def ack(self, items: Item | Iterable[Item]) -> None:
+        self._settle(items, None)
+
+    def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
+        due = time.time() + delay if delay > 0.0 else None
+        self._settle(items, lambda envelopes: self._give_back(envelopes, due), error=error)
+
+    def bury(self, items: Item | Iterable[Item], *, error: str | None = None) -> None:
+        self._settle(items, self._dead.add, error=error, state="dead", at=time.time())
+
+    def _settle(
+        self, items: Item | Iterable[Item], store: Callable[[list[Envelope]], None] | None, **fields: Any
+    ) -> None:
+        """Store what must outlive the claim, then forget the claim. Killed between the two: stored and delivered again."""
+        given = [items] if isinstance(items, Item) else list(items)
+        if not _FILE_ITEM.issuperset(map(type, given)):
+            raise _claim_lost(given)  # items of another driver
+        with self._claim_lock:
+            held, lost = self._claimer.split(given)  # type: ignore[arg-type]
+            if held and store is not None:
+                store([Envelope(item.id, item.attempt, item.raw, **fields) for item in held])
+            if held:
+                self._claimer.settle(held)
+        if lost:
+            raise _claim_lost(lost)
+
+    def _give_back(self, envelopes: list[Envelope], due: float | None) -> None:
+        """To the back of this object's own shard, or to the delayed rows. Limits do not apply: the rows were in already."""
+        if due is None:
+            self._append(b"".join(map(self._wrap, envelopes)), len(envelopes))
+        else:
+            for envelope in envelopes:
+                envelope.due = due
+            self._add_delayed(envelopes)
+
+    def _wrap(self, envelope: Envelope) -> bytes:
+        return wrap(envelope, text=self.driver == "txt")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return wait_until(self._may_have_rows, self._sleep, timeout)
+
+    def _may_have_rows(self) -> bool:
+        with self._claim_lock:
+            self._require_open()
+            return self._claimer.may_have_rows()
+
+    def _sleep(self, seconds: float) -> None:
+        with self._claim_lock:
+            self._claimer.tidy()
+            self._bell.arm(self._claimer.journal().number)
+            due_in = self._claimer.next_due - time.time()
+        if not self._may_have_rows():
+            self._bell.sleep(max(0.0, min(seconds, due_in)))
+
+    # -- dead letters
+
+    def requeue_dead(self, ids: Iterable[str] | None = None) -> int:
+        def put_back(envelope: Envelope) -> None:
+            self._append(self._wrap(Envelope(envelope.id, 0, envelope.raw)), 1)
+
+        return self._dead.settle(None if ids is None else set(ids), "requeued", put_back)
+
+    def drop_dead(self, ids: Iterable[str] | None = None) -> int:
+        return self._dead.settle(None if ids is None else set(ids), "dropped", lambda envelope: None)
+
+    # -- looking and tidying
+
+    def stats(self) -> Stats:
+        self._require_open()
+        return self._lookout.stats()
+
+    def scan(self, *states: State) -> Iterator[Row]:
+        self._require_open()
+        return self._lookout.scan(states or _SCANNED)
+
+    def purge(self) -> int:
+        with self._claim_lock:
+            self._require_open()
+            return self._claimer.purge() + self._delayed.purge()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        with self._claim_lock, self._put_lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._group is not None:
+                    self._group.close()
+            finally:
+                self._claimer.release()
+                self._drop_writer()
+        # What was held is claimable now; nobody needs to wait until he looks around.
+        if self._page[0]:
+            self._bell.ring()
+        self._bell.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise errors.QueueClosed(f"{self.url} was closed", hint="open it again with open_queue")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (type(self), self._folder.path, self._options))
+
+    def _after_fork(self) -> None:
+        """In a forked child: own nothing, hold nothing, and use locks that no vanished thread holds."""
+        self._put_lock = threading.Lock()
+        self._claim_lock = threading.Lock()
+        self._writer = None
+        self._write = self._open_and_write
+        self._claimer.forget()
+
+
+def _reopen(kind: type[ShardedQueue], path: str, options: dict[str, Any]) -> ShardedQueue:
+    return kind(path, **options)
+
+
+def _split(rows: bytes) -> list[bytes]:
+    """Rows that stand end to end, one by one, each with its newline."""
+    return [row + b"\n" for row in rows[:-1].split(b"\n")]
+
+
+def _claim_lost(items: Iterable[Item]) -> errors.ClaimLost:
+    ids = [item.id for item in items]
+    return errors.ClaimLost(
+        f"not held by this queue object any more: {', '.join(ids[:5])}{' …' if len(ids) > 5 else ''}",
+        hint="it was settled before, or given back when its owner closed, died or forked",
+        ids=ids,
+    )
+
+
+class JsonlQueue(ShardedQueue):
+    """A folder of JSON lines."""
+
+    driver = "jsonl"
+    codec = JSON
+
+
+class TxtQueue(ShardedQueue):
+    """A folder of text lines."""
+
+    driver = "txt"
+    codec = TXT
