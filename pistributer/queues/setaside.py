@@ -1,6 +1,7 @@
 """Two files beside the queue: damaged bytes (quarantine.jsonl) and buried rows (dead.jsonl).
 
-Both are appended to under the folder's lock. Buried rows change state in place: `dead` → `requeued` or `dropped`; the file
+The quarantine is appended to under the folder's lock, the dead letters under one of their own, because putting a row back
+takes the folder's. Buried rows change state in place: `dead` → `requeued` or `dropped`; the file
 is emptied once none is dead any more. Killed inside, a row is still dead, or has been put back and still reads as dead:
 never lost.
 """
@@ -16,6 +17,7 @@ import orjson
 
 from ..storage.appending import append_once
 from ..storage.inplace import write_at
+from ..storage.locks import Flock
 from .envelope import STATE_AT, Envelope, pad_state, unwrap, wrap
 from .folder import Folder
 
@@ -48,10 +50,11 @@ class DeadLetters:
         self._folder = folder
         self._text = text
         self._sync = sync
+        self._lock = Flock(os.path.join(folder.path, "dead.lock"))
 
     def add(self, envelopes: Iterable[Envelope]) -> None:
         lines = b"".join(wrap(envelope, text=self._text) for envelope in envelopes)
-        with self._folder.lock:
+        with self._lock:
             append_once(self._folder.dead, lines, sync=self._sync)
 
     def __iter__(self) -> Iterator[Envelope]:
@@ -73,7 +76,7 @@ class DeadLetters:
         """Call `each` for every dead row (or those in `ids`) and mark it as `state`; return how many."""
         if not os.path.exists(self._folder.dead):
             return 0
-        with self._folder.lock:
+        with self._lock:
             fd = os.open(self._folder.dead, os.O_RDWR | os.O_CLOEXEC)
             try:
                 settled, left = self._settle(fd, ids, state, each)
