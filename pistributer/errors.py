@@ -8,7 +8,8 @@
     │   ├── QueueClosed        (also ValueError)      the object was closed
     │   ├── ClaimLost                                 the item is not yours any more
     │   ├── RowError           (also ValueError)      this value can not be a row of this queue
-    │   │   └── RowTooLarge                           … because it is over the limit
+    │   │   ├── RowTooLarge                           … because it is over the limit
+    │   │   └── RowTypeError   (also TypeError)       … because JSON has no such type
     │   ├── ChannelEmpty       (also StopIteration)   classic next() on an empty channel
     │   └── FormatError                               this folder is not what was asked for
     │       ├── NotAQueue                             … nor any queue of ours
@@ -37,12 +38,13 @@ from __future__ import annotations
 
 import errno
 import queue
+from types import TracebackType
 from typing import Any
 
 __all__ = [
     "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
     "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
-    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "StorageError", "SyncFailed", "TaskNotFound",
+    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "StorageError", "SyncFailed", "TaskNotFound",
     "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
 ]  # fmt: skip
 
@@ -97,6 +99,10 @@ class RowError(QueueError, ValueError):
 
 class RowTooLarge(RowError):
     """The row is over `max_row_bytes`. Attributes: `size`, `limit` (bytes)."""
+
+
+class RowTypeError(RowError, TypeError):
+    """The value is of a type that JSON does not know. Classic channels promise `json.dumps`'s TypeError for these."""
 
 
 class ChannelEmpty(QueueError, StopIteration):
@@ -215,3 +221,20 @@ def from_os_error(error: OSError, doing: str, path: object) -> StorageError:
         errno=error.errno or 0,
         path=str(path),
     )
+
+
+class typed_os_errors:  # noqa: N801 - reads as a statement: `with typed_os_errors("open", path):`
+    """Context manager: an `OSError` that leaves the block does so as its typed form, raised from the original."""
+
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, doing: str, path: object) -> None:
+        self._doing = doing
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, OSError) and not isinstance(error, PistributerError):
+            raise from_os_error(error, self._doing, error.filename or self._path) from error

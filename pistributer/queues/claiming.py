@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from .. import errors
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
 from .contract import LOOK_AROUND, Item
@@ -130,6 +131,10 @@ class Claimer:
         return self._own
 
     @property
+    def _mine(self) -> set[Journal]:
+        return {*self._adopted, self.journal()}
+
+    @property
     def next_due(self) -> float:
         """No delayed row that this object knows of falls due before then, seconds since the epoch."""
         return self._delayed.next_due
@@ -211,7 +216,13 @@ class Claimer:
                 # It died between steps 1 and 3 of queues/shard.py. Adopting takes other locks, so not under this one.
                 died_claiming.add(position.claimant)
                 return True
-            items += self._claim_from(own, reader, position, n - len(items), start)
+            try:
+                items += self._claim_from(own, reader, position, n - len(items), start)
+            except errors.DiskFull:
+                # A copy of so many rows does not fit. One may, with the reserve; settling it frees what it takes.
+                own.tidy(idle=True, durable=False)
+                self._folder.use_reserve()
+                items += self._claim_from(own, reader, reader.cursor.read() or position, 1, start)
         finally:
             lock.release()
         return True
@@ -222,6 +233,10 @@ class Claimer:
         """Steps 1 to 3 of queues/shard.py, with the cursor's lock held."""
         begin, rows, end = reader.read(position, n, self._row_guess)
         if not rows:
+            if begin.segment != position.segment:
+                # The next segment is empty yet. Unless the cursor stands in it, its first row would not be noticed.
+                reader.cursor.write(begin)
+                reader.tidy(begin)
             return []
         self._row_guess = (end.offset - begin.offset) // len(rows) + 1
         values, envelopes, skip = self._decode(rows, reader.source, begin.row)
@@ -376,7 +391,7 @@ class Claimer:
 
     def start(self, item: FileItem) -> bool:
         """Count an attempt; False if the item is not held."""
-        if item.journal.held.get(item.token) is not item:
+        if self.split([item])[1]:
             return False
         item.journal.record("start", [item.token])
         self._acknowledge_safely(item.journal)
@@ -387,6 +402,8 @@ class Claimer:
         """Those that are held, and those that are not."""
         given = list(items)
         held = [item for item in given if item.journal.held.get(item.token) is item]
+        if not self._mine.issuperset({item.journal for item in held}):  # another queue object's
+            held = [item for item in held if item.journal in self._mine]
         if len(held) == len(given) == len(set(held)):
             return held, []
         mine = dict.fromkeys(held)
@@ -458,7 +475,7 @@ class Claimer:
             position = reader.start_position()
             passed = 0
             while position is not None:
-                begin, rows, end = reader.read(position, _PURGE_BATCH, self._row_guess)
+                _, rows, end = reader.read(position, _PURGE_BATCH, self._row_guess)
                 if not rows:
                     break
                 if position.claimant not in (NOBODY, -1 if self._own is None else self._own.number):

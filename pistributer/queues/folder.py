@@ -14,6 +14,7 @@
       delayed/000029395260.jsonl  rows that fall due in that minute (queues/delayed.py)
       dead.jsonl                  buried rows
       quarantine.jsonl            damaged bytes, with where they were found
+      reserve                     space kept back, so that a full disk can be emptied by consuming
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ import orjson
 from .. import errors
 from ..storage.filesystem import require_local
 from ..storage.locks import Flock
-from ..storage.replacing import remove_litter, replace_file
+from ..storage.replacing import remove_litter, replace_file, reserve_space
 
 FORMAT = 1
+#: A claim needs room for a copy of its rows before it can free any; this much is kept back for it, in bytes.
+_RESERVE_BYTES = 8192
 _DESCRIPTION = "pistributer.json"
 
 
@@ -45,15 +48,13 @@ class Folder:
         self.delayed = os.path.join(self.path, "delayed")
         self.dead = os.path.join(self.path, "dead.jsonl")
         self.quarantine = os.path.join(self.path, "quarantine.jsonl")
-        try:
+        self.lock = Flock(os.path.join(self.path, "lock"))
+        self._reserve = os.path.join(self.path, "reserve")
+        with errors.typed_os_errors("open the queue", path):
             if not self._is_described():
                 self._create(create, durable)
-        except OSError as error:
-            if isinstance(error, errors.PistributerError):
-                raise
-            raise errors.from_os_error(error, "open the queue", path) from error
-        self.lock = Flock(os.path.join(self.path, "lock"))
-        require_local(self.path)
+            require_local(self.path)
+            self.keep_reserve()
 
     def _is_described(self) -> bool:
         """Whether a description is there and this release may go on; FormatError if it may not."""
@@ -106,7 +107,7 @@ class Folder:
             os.mkdir(self.path)
         except FileExistsError:
             self._refuse_foreign()
-        with Flock(os.path.join(self.path, "lock")):
+        with self.lock:
             if self._is_described():
                 return
             remove_litter(self.path)
@@ -117,7 +118,7 @@ class Folder:
 
     def _refuse_foreign(self) -> None:
         """A folder with other people's files in it is not turned into a queue."""
-        ours = {"lock", "shards", "claims", "delayed", "bell"}
+        ours = {"lock", "shards", "claims", "delayed", "bell", "reserve"}
         foreign = [name for name in os.listdir(self.path) if name not in ours and not name.endswith(".tmp")]
         if foreign and not os.path.exists(os.path.join(self.path, _DESCRIPTION)):
             raise errors.NotAQueue(
@@ -125,6 +126,21 @@ class Folder:
                 hint="give the queue a folder of its own",
                 path=self.path,
             )
+
+    # -- room for consumers on a full disk
+
+    def keep_reserve(self) -> None:
+        """Set the reserve aside again if it was used and there is room."""
+        if not os.path.exists(self._reserve):
+            reserve_space(self._reserve, _RESERVE_BYTES)
+
+    def use_reserve(self) -> bool:
+        """Give the reserve back to the disk. False if that has been done before."""
+        try:
+            os.unlink(self._reserve)
+        except FileNotFoundError:
+            return False
+        return True
 
     # -- shards
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import orjson
 
+from .. import errors
 from ..storage.appending import AppendFile
 from ..storage.locks import Flock
 from ..storage.replacing import replace_file
@@ -115,7 +116,7 @@ class Journal:
             header["start"] = True
         before = self._file.size
         try:
-            self._file.append(b"\n".join([orjson.dumps(header), *rows, b""]))
+            self._append(b"\n".join([orjson.dumps(header), *rows, b""]))
             if sync:
                 self._file.sync()
         except BaseException:
@@ -128,7 +129,18 @@ class Journal:
 
     def record(self, what: str, tokens: list[int]) -> None:
         """Write down that `tokens` were started or are done."""
-        self._file.append(b'{"%s":%s}\n' % (what.encode(), orjson.dumps(ranges(tokens))))
+        self._append(b'{"%s":%s}\n' % (what.encode(), orjson.dumps(ranges(tokens))))
+
+    def _append(self, record: bytes) -> None:
+        """Append one record, with the queue's reserve if the disk is full: consuming is what empties it."""
+        before = self._file.size
+        try:
+            self._file.append(record)
+        except errors.DiskFull:
+            self._file.truncate(before)
+            if not self._folder.use_reserve():
+                raise
+            self._file.append(record)
 
     def sync(self) -> None:
         self._file.sync()

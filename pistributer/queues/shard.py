@@ -80,9 +80,9 @@ class ShardWriter:
     def _open_segment(self, base: int, keep: Callable[[bytes, str], None] | None) -> None:
         path = self._folder.segment(self.number, base)
         found = f"{os.path.basename(path)}, tail"
+        opened = AppendFile(path).open(keep=keep and (lambda torn: keep(torn, found)))
         self._file.close()
-        self._file = AppendFile(path).open(keep=keep and (lambda torn: keep(torn, found)))
-        self._base = base
+        self._file, self._base = opened, base
         if self._sync != "none":
             sync_directory(self._folder.shards)
 

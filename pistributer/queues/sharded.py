@@ -64,6 +64,7 @@ class ShardedQueue(Queue):
         durable = self._sync != "none"
         self._folder = folder = Folder(path, driver=self.driver, create=create, durable=durable)
         self.url = f"{self.driver}:{folder.path}"
+        self._typed_errors = errors.typed_os_errors("work on the queue", folder.path)
         text = self.driver == "txt"
         self._quarantine = Quarantine(folder)
         self._dead = DeadLetters(folder, text=text, sync=durable)
@@ -164,23 +165,27 @@ class ShardedQueue(Queue):
     def _open_and_write(self, data: bytes) -> int:
         """What `_write` is until this object owns a shard. Called with `_put_lock` held."""
         self._require_open()
-        lock, number = take_shard(self._folder)
-        try:
-            self._writer = ShardWriter(
-                self._folder, lock, number, sync=self._sync, group=self._group
-            ).open(self._quarantine_tail)
-        except BaseException:
-            lock.close()
-            raise
-        self._shards_changed()
+        with self._typed_errors:
+            lock, number = take_shard(self._folder)
+            writer = ShardWriter(self._folder, lock, number, sync=self._sync, group=self._group)
+            try:
+                self._writer = writer.open(self._quarantine_tail)
+            except BaseException:
+                writer.close()
+                raise
+            self._shards_changed()
         self._write = self._writer.append
         return self._write(data)
 
     def _roll(self) -> None:
+        """Start a new segment. If there is no room for one, the old one grows on: the row that led here is stored."""
         assert self._writer is not None
-        self._writer.roll()
+        try:
+            self._writer.roll()
+            self._shards_changed()
+        except (errors.DiskFull, errors.TooManyOpenFiles):
+            pass
         self._write = self._writer.append
-        self._shards_changed()
 
     def _quarantine_tail(self, torn: bytes, found: str) -> None:
         self._quarantine.add(torn, found=found, reason="torn tail of a dead writer")
@@ -228,7 +233,7 @@ class ShardedQueue(Queue):
         return items
 
     def _claim_now(self, n: int, start: bool) -> list[Item]:
-        with self._claim_lock:
+        with self._claim_lock, self._typed_errors:
             self._require_open()
             return self._claimer.claim(n, start=start)  # type: ignore[return-value]
 
@@ -254,7 +259,7 @@ class ShardedQueue(Queue):
         given = [items] if isinstance(items, Item) else list(items)
         if not _FILE_ITEM.issuperset(map(type, given)):
             raise _claim_lost(given)  # items of another driver
-        with self._claim_lock:
+        with self._claim_lock, self._typed_errors:
             held, lost = self._claimer.split(given)  # type: ignore[arg-type]
             if held and store is not None:
                 store([Envelope(item.id, item.attempt, item.raw, **fields) for item in held])
@@ -279,12 +284,12 @@ class ShardedQueue(Queue):
         return wait_until(self._may_have_rows, self._sleep, timeout)
 
     def _may_have_rows(self) -> bool:
-        with self._claim_lock:
+        with self._claim_lock, self._typed_errors:
             self._require_open()
             return self._claimer.may_have_rows()
 
     def _sleep(self, seconds: float) -> None:
-        with self._claim_lock:
+        with self._claim_lock, self._typed_errors:
             self._claimer.tidy()
             self._bell.arm(self._claimer.journal().number)
             due_in = self._claimer.next_due - time.time()
@@ -306,14 +311,15 @@ class ShardedQueue(Queue):
 
     def stats(self) -> Stats:
         self._require_open()
-        return self._lookout.stats()
+        with self._typed_errors:
+            return self._lookout.stats()
 
     def scan(self, *states: State) -> Iterator[Row]:
         self._require_open()
         return self._lookout.scan(states or _SCANNED)
 
     def purge(self) -> int:
-        with self._claim_lock:
+        with self._claim_lock, self._typed_errors:
             self._require_open()
             return self._claimer.purge() + self._delayed.purge()
 

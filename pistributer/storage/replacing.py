@@ -65,6 +65,22 @@ def remove_litter(folder: str) -> None:
             _unlink_quietly(os.path.join(folder, name))
 
 
+def reserve_space(path: str, size: int) -> bool:
+    """Make a file that holds `size` bytes of disk for later, to be deleted when they are needed. False if there is no room."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return False
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError:
+        _unlink_quietly(path)
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def _unlink_quietly(path: str) -> None:
     try:
         os.unlink(path)
