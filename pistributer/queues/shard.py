@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import errors
 from ..storage import forking
@@ -35,11 +35,10 @@ from .folder import Folder
 
 NOBODY = -1
 #: Least and most bytes read from a segment at once.
-_MIN_READ, _MAX_READ = 16 * 1024, 1024 * 1024
+_MIN_READ, _MAX_READ = 2 * 1024, 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A place in a shard: which segment, which byte, which row. `claimant` is a journal that was about to claim from it."""
 
     segment: int
@@ -162,15 +161,7 @@ class Cursor:
 
     def write(self, position: Position) -> None:
         """The caller holds `lock` and has called `read` since it took it."""
-        self._slots.write(
-            self.lock.fileno(),
-            {
-                "segment": position.segment,
-                "offset": position.offset,
-                "row": position.row,
-                "claimant": position.claimant,
-            },
-        )
+        self._slots.write(self.lock.fileno(), position._asdict())
 
 
 class ShardReader:
@@ -267,10 +258,9 @@ class ShardReader:
             if end or len(data) < want:
                 break
             want *= 4  # one row is longer than this
-        rows = data[: end - 1].split(b"\n") if end else []
+        rows = data[: end - 1].split(b"\n", n) if end else []
         if len(rows) > n:
-            del rows[n:]
-            end = sum(map(len, rows)) + n
+            end -= len(rows.pop()) + 1
         return rows, end
 
     def tidy(self, position: Position) -> None:
