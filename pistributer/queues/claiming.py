@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from .. import errors
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
-from .contract import LOOK_AROUND, Item
+from .contract import LOOK_AROUND
 from .delayed import DelayedRows
-from .envelope import PREFIX, Envelope, unwrap
 from .folder import Folder
-from .journal import Content, Held, Journal, take_journal, try_journal
+from .items import Batch, FileItem, RowReader
+from .journal import Content, Journal, take_journal, try_journal
 from .rows import Codec
 from .setaside import Quarantine
-from .shard import NOBODY, Position, ShardReader, read_cursor, row_id
+from .shard import NOBODY, Position, ShardReader, read_cursor
 
 #: The doorbell's counters: shards and segments were added; delayed rows were added.
 SHARDS_CHANGED, DELAYED_CHANGED = 0, 1
@@ -26,47 +25,8 @@ _NET = 1.0
 _BUSY_WAIT = 0.05
 #: Rows that `purge` passes over at a time.
 _PURGE_BATCH = 10_000
-_AFTER_WRAPPED = PREFIX + b"\xff"
 #: First guess of a row's length, in bytes; corrected by what is read.
 _ROW_GUESS = 128
-
-
-class FileItem(Item):
-    """An item with the place that it was claimed from. Its id is built only when somebody asks."""
-
-    __slots__ = ("envelope", "journal", "line", "row", "source")
-
-    def __init__(
-        self,
-        value: Any,
-        raw: bytes,
-        attempt: int,
-        token: int,
-        journal: Journal,
-        source: str,
-        row: int,
-        line: bytes,
-        envelope: Envelope | None = None,
-    ) -> None:
-        self.value = value
-        self.raw = raw
-        self.attempt = attempt
-        self.token = token
-        self.journal = journal
-        self.source = source
-        self.row = row
-        #: The row as the journal keeps it: `raw`, or wrapped.
-        self.line = line
-        self.envelope = envelope
-
-    @property
-    def id(self) -> str:  # type: ignore[override]
-        return self.envelope.id if self.envelope else row_id(self.source, self.row)
-
-    @property
-    def attempts(self) -> int:
-        """Deliveries that the journal has counted, without those in the line."""
-        return self.attempt - (self.envelope.attempt if self.envelope else 0)
 
 
 class Claimer:
@@ -85,10 +45,8 @@ class Claimer:
         retention: float | None,
     ) -> None:
         self._folder = folder
-        self._codec = codec
-        self._text = folder.driver == "txt"
+        self._rows = RowReader(codec, quarantine, text=folder.driver == "txt")
         self._delayed = delayed
-        self._quarantine = quarantine
         self._bell = bell
         self._sync = sync
         self._group = group
@@ -239,76 +197,25 @@ class Claimer:
                 reader.tidy(begin)
             return []
         self._row_guess = (end.offset - begin.offset) // len(rows) + 1
-        values, envelopes, skip = self._decode(rows, reader.source, begin.row)
+        batch = self._rows.batch(rows, reader.source, begin.row)
         token = 0
-        if values:
+        if batch.rows:
             reader.cursor.write(Position(begin.segment, begin.offset, begin.row, own.number))
             try:
-                token = self._record(own, rows, reader.source, begin.row, skip, start)
+                token = self._record(own, batch, start)
             except BaseException:
                 reader.cursor.write(begin)
                 raise
         reader.cursor.write(end)
         reader.tidy(end)
-        return self._hand_out(own, token, rows, values, envelopes, reader.source, begin.row, skip, int(start))
+        return batch.hand_out(own, token, int(start))
 
-    def _record(self, own: Journal, rows: list[bytes], source: str, row: int, skip: list[int], start: bool) -> int:
-        own.tidy(idle=False, durable=self._sync != "none")
-        return own.record_claim(rows, source=source, row=row, skip=skip, start=start, sync=self._sync != "none")
-
-    def _decode(self, rows: list[bytes], source: str, first: int) -> tuple[list[Any], list[Envelope | None] | None, list[int]]:
-        """Values of `rows`; their envelopes if any is wrapped; ordinals of damaged ones, which are taken out of `rows`."""
-        try:
-            # One comparison for all: a row that sorts behind every wrapped one is not wrapped.
-            if min(rows) > _AFTER_WRAPPED:
-                return self._codec.decode_many(rows), None, []
-        except ValueError:
-            pass
-        decode = self._codec.decode
-        good: list[bytes] = []
-        values: list[Any] = []
-        envelopes: list[Envelope | None] = []
-        skip: list[int] = []
-        for ordinal, row in enumerate(rows, first):
-            try:
-                envelope = unwrap(row, text=self._text) if row.startswith(PREFIX) else None
-                values.append(envelope.value if envelope else decode(row))
-            except ValueError as error:
-                self._quarantine.add(row, found=row_id(source, ordinal), reason=str(error))
-                skip.append(ordinal)
-            else:
-                good.append(row)
-                envelopes.append(envelope)
-        rows[:] = good
-        return values, envelopes, skip
-
-    def _hand_out(
-        self,
-        journal: Journal,
-        token: int,
-        rows: list[bytes],
-        values: list[Any],
-        envelopes: list[Envelope | None] | None,
-        source: str,
-        first: int,
-        skip: list[int],
-        attempt: int,
-    ) -> list[FileItem]:
-        """Items for rows that the journal has recorded from `token` on."""
-        end = token + len(rows)
-        if envelopes is None:
-            items = [
-                FileItem(value, row, attempt, number, journal, source, ordinal, row)
-                for number, ordinal, row, value in zip(range(token, end), range(first, first + len(rows)), rows, values, strict=True)
-            ]  # fmt: skip
-        else:
-            places = (ordinal for ordinal in range(first, first + len(rows) + len(skip)) if ordinal not in skip)
-            items = [
-                _item(value, row, attempt, number, journal, source, ordinal, envelope)
-                for number, ordinal, row, value, envelope in zip(range(token, end), places, rows, values, envelopes, strict=True)
-            ]  # fmt: skip
-        journal.held.update(zip(range(token, end), items, strict=True))
-        return items
+    def _record(self, own: Journal, batch: Batch, start: bool) -> int:
+        durable = self._sync != "none"
+        own.tidy(idle=False, durable=durable)
+        return own.record_claim(
+            batch.rows, source=batch.source, row=batch.first, skip=batch.skip, start=start, sync=durable
+        )
 
     # -- rows that are due
 
@@ -318,18 +225,18 @@ class Claimer:
         with delayed.lock:
             delayed.refresh()
             taken = delayed.take(n, own.number)
-            lines = [line for _, _, line in taken]
+            items: list[FileItem] = []
             recorded = False
             try:
-                token = self._record(own, lines, "delayed", 0, [], start) if taken else 0
+                if taken:
+                    batch = self._rows.batch([line for _, _, line in taken], "delayed", 0)
+                    items = batch.hand_out(own, self._record(own, batch, start), int(start))
                 recorded = True
             finally:
                 delayed.settle(taken, recorded=recorded)
             delayed.refresh()
             delayed.delete_finished()
-        envelopes: list[Envelope | None] = [unwrap(line, text=self._text) for line in lines]
-        values = [envelope.value for envelope in envelopes if envelope]
-        return self._hand_out(own, token, lines, values, envelopes, "delayed", 0, [], int(start))
+        return items
 
     # -- what dead owners left
 
@@ -378,14 +285,10 @@ class Claimer:
                 journal.record("start", tokens)
                 self._acknowledge_safely(journal)
             for token in tokens:
-                journal.held[token] = item = self._item_of(journal, token, journal.held[token], start)
+                item = self._rows.item_left_behind(journal, token, journal.held[token], start=start)
+                journal.held[token] = item
                 items.append(item)
         return items
-
-    def _item_of(self, journal: Journal, token: int, held: Held, start: bool) -> FileItem:
-        envelope = unwrap(held.line, text=self._text) if held.line.startswith(PREFIX) else None
-        value = envelope.value if envelope else self._codec.decode(held.line)
-        return _item(value, held.line, held.attempts + start, token, journal, held.source, held.row, envelope)
 
     # -- settling
 
@@ -484,13 +387,3 @@ class Claimer:
                 reader.tidy(end)
                 position, passed = end, passed + len(rows)
         return passed
-
-
-def _item(
-    value: Any, line: bytes, attempts: int, token: int, journal: Journal, source: str, row: int, envelope: Envelope | None
-) -> FileItem:
-    if envelope is None:
-        return FileItem(value, line, attempts, token, journal, source, row, line)
-    return FileItem(
-        value, envelope.raw, envelope.attempt + attempts, token, journal, source, row, line, envelope
-    )

@@ -183,7 +183,8 @@ class Queue(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether `close` was called on this object."""
 
     # -- shared by all drivers
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..storage.locks import is_held
 from .contract import Row, State, Stats
@@ -99,7 +99,7 @@ class Lookout:
     def _held_rows(self, held: list[Held], state: State) -> Iterator[Row]:
         for row in held:
             if (found := self._parse(row.line, row_id(row.source, row.row), state)) is not None:
-                yield found
+                yield replace(found, attempt=found.attempt + row.attempts)
 
     def _segment_rows(self, number: int, base: int, state: State, start: int = 0, first: int | None = None) -> Iterator[Row]:
         path = self._folder.segment(number, base)

@@ -20,11 +20,12 @@ from .. import errors
 from ..storage import forking
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
-from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer, FileItem
+from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer
 from .contract import MAX_ROW_BYTES, Item, Queue, Row, State, Stats, wait_until
 from .delayed import DelayedRows
 from .envelope import Envelope, wrap
 from .folder import Folder
+from .items import FileItem
 from .looking import Lookout
 from .room import Room
 from .rows import JSON, TXT, Codec

@@ -67,7 +67,7 @@ class AppendFile:
             written = os.write(self.fd, data)
             if written != len(data):
                 self._finish(data, written)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, after the descriptor was looked after
             self._interrupted(error)
         self.size += written
         return self.size
