@@ -268,6 +268,32 @@ def test_adopting_what_a_dead_consumer_left(sweep: Sweep) -> None:
     sweep.run(before, act)
 
 
+def test_a_move_cut_short_is_resolved_whoever_comes_first(sweep: Sweep) -> None:
+    """A consumer dies while it moves a dead one's rows to its own journal; the next dies while it resolves that."""
+    from .crashing import run_killed
+
+    def mover(tell: Tell) -> None:
+        queue = sweep.open()
+        queue.claim(2, start=False)
+
+    BEFORE.update(range(4))
+    for died_at in itertools.count(1):
+
+        def prepare(at: int, died_at: int = died_at) -> Callable[[Tell], None]:
+            sweep.fresh(f"{died_at}-{at}")
+            with sweep.open() as queue:
+                _put_many(queue, sweep, range(4))
+                queue.claim(4, start=False)
+            prepare.finished = run_killed(mover, died_at, torn=bool(at % 2)).finished  # type: ignore[attr-defined]
+            return lambda tell: sweep._child(lambda queue, tell: ack(queue, sweep, tell, queue.claim(3)), tell)
+
+        for _, told in every_kill(prepare):
+            sweep.check(told)
+            sweep.points += 1
+        if prepare.finished:  # type: ignore[attr-defined]
+            return
+
+
 def test_recovery_from_a_claim_cut_short_is_itself_cut_short(sweep: Sweep) -> None:
     """First a consumer dies at each step of a claim; then, for each, the one that recovers from it dies at each step."""
     from .crashing import run_killed

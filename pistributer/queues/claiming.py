@@ -12,7 +12,8 @@ from .contract import LOOK_AROUND
 from .delayed import DelayedRows
 from .folder import Folder
 from .items import Batch, FileItem, RowReader
-from .journal import Content, Journal, take_journal, try_journal
+from .journal import Journal
+from .left_behind import LeftBehind
 from .rows import Codec
 from .setaside import Quarantine
 from .shard import NOBODY, Position, ShardReader, read_cursor
@@ -51,10 +52,8 @@ class Claimer:
         self._sync = sync
         self._group = group
         self._retention = retention
+        self._left_behind = LeftBehind(folder, delayed, self._rows, durable=sync != "none")
         self._own: Journal | None = None
-        self._adopted: list[Journal] = []
-        #: Rows that dead owners left, in journals that are ours now.
-        self._left_behind: list[tuple[Journal, int]] = []
         self._readers: dict[int, ShardReader] = {}
         self._order: list[ShardReader] = []
         self._turn = 0
@@ -68,7 +67,7 @@ class Claimer:
         """Up to `n` rows: what dead owners left first, then what is due, then the shards in turn."""
         own = self.journal()
         self._look_around()
-        items = self._claim_left_behind(n, start) if self._left_behind else []
+        items = self._left_behind.claim(own, n, start=start) if self._left_behind.candidates else []
         if len(items) < n and (
             self._delayed.next_due <= time.time() or self._bell.counter(DELAYED_CHANGED) != self._seen_delayed
         ):
@@ -80,17 +79,10 @@ class Claimer:
         return items
 
     def journal(self) -> Journal:
-        """This object's own journal, taken on first use with whatever a dead owner left in it."""
+        """This object's own journal, taken on first use."""
         if self._own is None:
-            journal, content = take_journal(self._folder)
-            self._resolve(journal, content)
-            self._own = journal
-            self._left_behind += [(journal, token) for token in sorted(journal.held)]
+            self._own = self._left_behind.take_journal()
         return self._own
-
-    @property
-    def _mine(self) -> set[Journal]:
-        return {*self._adopted, self.journal()}
 
     @property
     def next_due(self) -> float:
@@ -101,7 +93,7 @@ class Claimer:
         """Whether `claim` is worth a try. True may turn out to be wrong."""
         self._look_around()
         return bool(
-            self._left_behind
+            self._left_behind.candidates
             or self._delayed.next_due <= time.time()
             or self._bell.counter(DELAYED_CHANGED) != self._seen_delayed
             or any(reader.may_have_rows() for reader in self._order)
@@ -117,9 +109,7 @@ class Claimer:
             self._find_shards()
         if now >= self._next_look:
             self._next_look = now + LOOK_AROUND
-            for number in self._folder.journal_numbers():
-                if (self._own is None or number != self._own.number) and self._folder.journal_has_rows(number):
-                    self._adopt(number)
+            self._left_behind.look(self._own.number if self._own else None)
 
     def _find_shards(self) -> None:
         for number in self._folder.shard_numbers():
@@ -148,7 +138,7 @@ class Claimer:
             if not items:
                 self._claim_shard(own, reader, n, start, items, died_claiming, timeout=_BUSY_WAIT)
         for number in died_claiming:
-            self._adopt(number)
+            self._left_behind.resolve_number(number, own)
         return items
 
     def _claim_shard(
@@ -171,7 +161,7 @@ class Claimer:
             if position is None:
                 return True
             if position.claimant not in (NOBODY, own.number):
-                # It died between steps 1 and 3 of queues/shard.py. Adopting takes other locks, so not under this one.
+                # It died between steps 1 and 3 of queues/shard.py. Resolving takes other locks, so not under this one.
                 died_claiming.add(position.claimant)
                 return True
             try:
@@ -214,7 +204,7 @@ class Claimer:
         durable = self._sync != "none"
         own.tidy(idle=False, durable=durable)
         return own.record_claim(
-            batch.rows, source=batch.source, row=batch.first, skip=batch.skip, start=start, sync=durable
+            batch.rows, source=batch.source, row=batch.first, skip=batch.skip, start=start, sync=durable, move=None
         )
 
     # -- rows that are due
@@ -238,58 +228,6 @@ class Claimer:
             delayed.delete_finished()
         return items
 
-    # -- what dead owners left
-
-    def _adopt(self, number: int) -> None:
-        """Take over journal `number` if its owner is dead."""
-        if any(journal.number == number for journal in self._adopted):
-            return
-        opened = try_journal(self._folder, number)
-        if opened is None:
-            return
-        journal, content = opened
-        self._resolve(journal, content)
-        self._left_behind += [(journal, token) for token in sorted(journal.held)]
-        if journal.held:
-            self._adopted.append(journal)
-        else:
-            journal.tidy(idle=True, durable=False)
-            journal.release()
-
-    def _resolve(self, journal: Journal, content: Content) -> None:
-        """Finish or take back the claim in the middle of which the owner of `journal` died. Safe to be killed in."""
-        for number in self._folder.shard_numbers():
-            position = read_cursor(self._folder, number)
-            if position is not None and position.claimant == journal.number:
-                self._resolve_shard(journal, content, ShardReader(self._folder, number, retention=self._retention))
-        with self._delayed.lock:
-            self._delayed.resolve(journal.number, content.delayed_ids)
-
-    def _resolve_shard(self, journal: Journal, content: Content, reader: ShardReader) -> None:
-        with reader.cursor.lock:
-            position = reader.cursor.read()
-            if position is None or position.claimant != journal.number:
-                return
-            claim = content.last_claim
-            if claim and (claim.source, claim.row) == (reader.source, position.row):
-                journal.undo(claim)
-            reader.cursor.write(Position(position.segment, position.offset, position.row))
-        reader.close()
-
-    def _claim_left_behind(self, n: int, start: bool) -> list[FileItem]:
-        items: list[FileItem] = []
-        now, self._left_behind = self._left_behind[:n], self._left_behind[n:]
-        for journal in dict.fromkeys(journal for journal, _ in now):
-            tokens = [token for found, token in now if found is journal]
-            if start:
-                journal.record("start", tokens)
-                self._acknowledge_safely(journal)
-            for token in tokens:
-                item = self._rows.item_left_behind(journal, token, journal.held[token], start=start)
-                journal.held[token] = item
-                items.append(item)
-        return items
-
     # -- settling
 
     def start(self, item: FileItem) -> bool:
@@ -305,8 +243,8 @@ class Claimer:
         """Those that are held, and those that are not."""
         given = list(items)
         held = [item for item in given if item.journal.held.get(item.token) is item]
-        if not self._mine.issuperset({item.journal for item in held}):  # another queue object's
-            held = [item for item in held if item.journal in self._mine]
+        if any(item.journal is not self._own for item in held):  # another queue object's
+            held = [item for item in held if item.journal is self._own]
         if len(held) == len(given) == len(set(held)):
             return held, []
         mine = dict.fromkeys(held)
@@ -318,17 +256,13 @@ class Claimer:
 
     def settle(self, items: list[FileItem]) -> None:
         """Forget items that `split` said are held."""
-        for journal in {item.journal for item in items}:
-            tokens = [item.token for item in items if item.journal is journal]
-            journal.record("done", tokens)
-            self._acknowledge_safely(journal)
-            held = journal.held
-            for token in tokens:
-                del held[token]
-            if journal is not self._own and not held:
-                self._adopted.remove(journal)
-                journal.tidy(idle=True, durable=False)
-                journal.release()
+        own = self.journal()
+        tokens = [item.token for item in items]
+        own.record("done", tokens)
+        self._acknowledge_safely(own)
+        held = own.held
+        for token in tokens:
+            del held[token]
 
     def _acknowledge_safely(self, journal: Journal) -> None:
         if self._sync == "each":
@@ -343,32 +277,31 @@ class Claimer:
 
     def release(self) -> None:
         """Let go of everything: what is held may be adopted from now on."""
-        for journal in [*self._adopted, *([self._own] if self._own else [])]:
-            journal.release()
+        if self._own is not None:
+            self._own.release()
         for reader in self._readers.values():
             reader.close()
         self.forget()
 
     def forget(self) -> None:
         """Start over, owning nothing; in a forked child, where the descriptors are closed already."""
-        for journal in [*self._adopted, *([self._own] if self._own else [])]:
-            journal.held.clear()  # so that items from before are known to be lost
+        if self._own is not None:
+            self._own.held.clear()  # so that items from before are known to be lost
         self._own = None
-        self._adopted, self._left_behind, self._order = [], [], []
-        self._readers = {}
+        self._left_behind.candidates = []
+        self._order, self._readers = [], {}
         self._seen_shards = self._seen_delayed = -1
         self._next_look = self._next_net = 0.0
 
     def purge(self) -> int:
         """Pass over everything that is ready, and settle what dead owners left."""
-        self.journal()
+        own = self.journal()
         self._next_look = self._next_net = 0.0
         self._look_around()
-        left, self._left_behind = self._left_behind, []
-        purged = len(left)
-        for journal, token in left:
-            journal.record("done", [token])
-            del journal.held[token]
+        purged = 0
+        while left := self._left_behind.claim(own, _PURGE_BATCH, start=False):
+            self.settle(left)
+            purged += len(left)
         for reader in self._order:
             purged += self._purge_shard(reader)
         return purged

@@ -3,8 +3,8 @@
 A row is a wrapped line (queues/envelope.py) whose state is `wait`, then `claim NNNN` (journal NNNN is about to take it), then
 `taken`. All of it happens under the folder's delayed lock:
 
-    1  `wait` → `claim NNNN`                killed after: the adopter of NNNN finds no record of the row and sets it back
-    2  the line is appended to journal NNNN killed after: the adopter finds the record and marks the row `taken`
+    1  `wait` → `claim NNNN`                killed after: `resolve` finds no record of the row and sets it back
+    2  the line is appended to journal NNNN killed after: `resolve` finds the record and marks the row `taken`
     3  `claim NNNN` → `taken`
 
 A minute's file is deleted when that minute is over and nothing in it waits. Files are opened by name under the lock each

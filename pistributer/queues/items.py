@@ -8,7 +8,7 @@ from typing import Any
 
 from .contract import Item
 from .envelope import PREFIX, Envelope, unwrap
-from .journal import Held, Journal, ordinals
+from .journal import Journal, ordinals
 from .rows import Codec
 from .setaside import Quarantine
 from .shard import row_id
@@ -129,11 +129,6 @@ class RowReader:
             return self._codec.decode(line), None
         envelope = unwrap(line, text=self._text)
         return envelope.value, envelope
-
-    def item_left_behind(self, journal: Journal, token: int, held: Held, *, start: bool) -> FileItem:
-        """The item for a row that a dead owner left in `journal`."""
-        value, envelope = self.parse(held.line)
-        return make_item(value, held.line, held.attempts + start, token, journal, held.source, held.row, envelope)
 
 
 def make_item(

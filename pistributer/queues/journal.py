@@ -1,8 +1,7 @@
 """Claim journals: what a consumer holds, in a file that outlives it.
 
 A consumer owns one journal and holds its kernel lock until it dies. Rows are copied here before the shard's cursor passes
-them, so that the next consumer who finds the lock free can *adopt* the journal: it takes the lock and goes on with what is
-left, adding its own lines. Nothing is moved, so adopting can be killed at any point and done again.
+them. When the lock is free, the rows belong to whoever needs some (queues/left_behind.py).
 
 Lines, each a JSON object, in the order in which things happened:
 
@@ -10,8 +9,12 @@ Lines, each a JSON object, in the order in which things happened:
          "skip":[…]    ordinals between that were damaged and are not here
          "attempts":A  deliveries that these rows had before (compacted journals only)
          "start":true  an attempt of each is counted with the claim
+         "move":M      the rows came out of a dead owner's journal, by this move
     {"start":[[T,U],…]}   an attempt is counted of tokens T to U-1
     {"done":[[T,U],…]}    settled: acknowledged, or stored elsewhere before this line was written
+    {"moving":[[T,U],…],"to":J,"move":M}   written by journal J's owner into a dead owner's journal: it is about to record
+                          these rows in its own. Followed by "done", or by
+    {"stay":[[T,U],…]}    it did not
 
 A claim whose rows are not all there was cut short by a kill: its cursor has not moved, so it never happened.
 The file is emptied when nothing is held and rewritten (storage/replacing.py) when it is mostly settled rows.
@@ -22,6 +25,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -36,6 +40,9 @@ from .folder import Folder
 _EMPTY_ABOVE = 256 * 1024
 #: A journal longer than this is rewritten if most of it is settled, in bytes.
 _COMPACT_ABOVE = 4 * 1024 * 1024
+#: A line about a move is shorter than this, in bytes: it names ranges of at most `MOVED_AT_ONCE` tokens.
+_TAIL = 16 * 1024
+MOVED_AT_ONCE = 256
 
 
 @dataclass(slots=True)
@@ -59,6 +66,15 @@ class Claim:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Rows on their way from this journal to journal `to`."""
+
+    name: str
+    to: int
+    tokens: list[int]
+
+
 @dataclass(slots=True)
 class Content:
     """What a journal file says."""
@@ -66,6 +82,10 @@ class Content:
     held: dict[int, Held] = field(default_factory=dict)
     next_token: int = 0
     last_claim: Claim | None = None
+    #: A move that was begun and neither finished nor taken back: its mover died in it.
+    pending: Move | None = None
+    #: Names of the moves that brought rows here.
+    moves: set[str] = field(default_factory=set)
     #: Ids of delayed rows that are or were held.
     delayed_ids: set[str] = field(default_factory=set)
     #: Bytes up to the end of the last whole record.
@@ -75,7 +95,7 @@ class Content:
 class Journal:
     """An open journal whose lock this process holds. Not thread-safe: the queue's lock stands in front."""
 
-    __slots__ = ("_file", "_folder", "_lock", "_next", "held", "number")
+    __slots__ = ("_file", "_folder", "_lock", "_next", "held", "moves", "number")
 
     def __init__(self, folder: Folder, number: int, lock: Flock) -> None:
         self._folder = folder
@@ -83,6 +103,8 @@ class Journal:
         self.number = number
         #: Token to the item that was handed out for it, or to the row that a dead owner left. The queue fills and drains it.
         self.held: dict[int, Any] = {}
+        #: Names of the moves that brought rows here.
+        self.moves: set[str] = set()
         self._file = AppendFile(folder.journal(number))
         self._next = 0
 
@@ -94,6 +116,7 @@ class Journal:
             self._file.truncate(content.size)
         self._next = content.next_token
         self.held.update(content.held)
+        self.moves |= content.moves
         return content
 
     def undo(self, claim: Claim) -> None:
@@ -103,15 +126,15 @@ class Journal:
             self.held.pop(token, None)
 
     def record_claim(
-        self, rows: list[bytes], *, source: str, row: int, skip: list[int], start: bool, sync: bool, attempts: int = 0
+        self, rows: list[bytes], *, source: str, row: int, skip: list[int], start: bool, sync: bool, move: str | None
     ) -> int:
         """Write down a claim and return the token of its first row. All of it is there, or (raising) none of it."""
         token = self._next
         header: dict[str, Any] = {"claim": token, "rows": len(rows), "from": source, "row": row}
         if skip:
             header["skip"] = skip
-        if attempts:
-            header["attempts"] = attempts
+        if move:
+            header["move"] = move
         if start:
             header["start"] = True
         before = self._file.size
@@ -125,11 +148,17 @@ class Journal:
                 self._file.truncate(before)
             raise
         self._next = token + len(rows)
+        if move:
+            self.moves.add(move)
         return token
 
     def record(self, what: str, tokens: list[int]) -> None:
         """Write down that `tokens` were started or are done."""
         self._append(b'{"%s":%s}\n' % (what.encode(), orjson.dumps(ranges(tokens))))
+
+    def record_move(self, move: Move) -> None:
+        """Write down that rows of this dead owner's journal are about to be recorded in another."""
+        self._append(orjson.dumps({"moving": ranges(move.tokens), "to": move.to, "move": move.name}) + b"\n")
 
     def _append(self, record: bytes) -> None:
         """Append one record, with the queue's reserve if the disk is full: consuming is what empties it."""
@@ -155,6 +184,7 @@ class Journal:
         if not self.held:
             if size > _EMPTY_ABOVE or (idle and size):
                 self._file.truncate()
+                self.moves.clear()
         elif size > _COMPACT_ABOVE and size > 4 * sum(len(item.line) for item in self.held.values()):
             self._compact(durable)
 
@@ -174,19 +204,10 @@ class Journal:
         self._lock.close()
 
 
-def take_journal(folder: Folder) -> tuple[Journal, Content]:
-    """The first journal that nobody owns, or a new one. What a dead owner left in it comes along."""
-    numbers = folder.journal_numbers()
-    for number in [*numbers, *range(numbers[-1] + 1 if numbers else 1, 1 << 16)]:
-        if (opened := try_journal(folder, number)) is not None:
-            return opened
-    raise AssertionError("65,536 consumers of one queue")
-
-
-def try_journal(folder: Folder, number: int) -> tuple[Journal, Content] | None:
-    """Journal `number` and its content if nobody owns it, else None."""
+def try_journal(folder: Folder, number: int, *, wait: bool = False) -> tuple[Journal, Content] | None:
+    """Journal `number` and its content if nobody owns it, else None; or (`wait`) as soon as nobody does."""
     lock = Flock(folder.journal_lock(number))
-    if not lock.acquire(timeout=0):
+    if not lock.acquire(timeout=None if wait else 0):
         lock.close()
         return None
     journal = Journal(folder, number, lock)
@@ -221,14 +242,18 @@ def _apply(content: Content, record: dict[str, Any], lines: Iterator[bytes]) -> 
     """Take over one record; the bytes of the row lines that it used, None if some are missing."""
     if "claim" in record:
         return _apply_claim(content, record, lines)
-    for first, end in record.get("done", ()):
-        for token in range(first, end):
-            content.held.pop(token, None)
-    for first, end in record.get("start", ()):
-        for token in range(first, end):
-            if token in content.held:
-                content.held[token].attempts += 1
+    for token in _tokens(record.get("done", ())):
+        content.held.pop(token, None)
+    for token in _tokens(record.get("start", ())):
+        if token in content.held:
+            content.held[token].attempts += 1
+    moving = record.get("moving")
+    content.pending = Move(str(record["move"]), int(record["to"]), list(_tokens(moving))) if moving else None
     return 0
+
+
+def _tokens(found: Iterable[tuple[int, int]]) -> Iterator[int]:
+    return chain.from_iterable(range(first, end) for first, end in found)
 
 
 def _apply_claim(content: Content, record: dict[str, Any], lines: Iterator[bytes]) -> int | None:
@@ -237,6 +262,9 @@ def _apply_claim(content: Content, record: dict[str, Any], lines: Iterator[bytes
     if len(rows) < count:
         return None
     content.last_claim = Claim(source, int(record["row"]), token, token + count, content.size)
+    content.pending = None
+    if "move" in record:
+        content.moves.add(str(record["move"]))
     attempts = int(record.get("attempts", 0)) + bool(record.get("start"))
     for ordinal, line in zip(ordinals(int(record["row"]), count, record.get("skip", ())), rows, strict=True):
         content.held[token] = Held(line, source, ordinal, attempts)
@@ -270,8 +298,17 @@ def ranges(tokens: list[int]) -> list[tuple[int, int]]:
     return found
 
 
-def outstanding(folder: Folder, number: int) -> int:
-    """How many rows journal `number` holds, read without its lock."""
-    if not os.path.exists(folder.journal(number)):
-        return 0
-    return len(read_journal(folder.journal(number)).held)
+def pending_move(path: str) -> Move | None:
+    """The move that the last whole line of a journal tells of, read without a lock; None if it tells of something else."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.stat(path).st_size - _TAIL))
+            whole = file.read().rpartition(b"\n")[0]
+    except FileNotFoundError:
+        return None
+    last = whole.rpartition(b"\n")[2]
+    if not last.startswith(b'{"moving":'):
+        return None
+    content = Content()
+    _apply(content, orjson.loads(last), iter(()))
+    return content.pending

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 
 from ..storage.appending import append_once
-from ..storage.inplace import write_at
+from ..storage.inplace import empty, write_at
 from ..storage.locks import Flock
 from .envelope import STATE_AT, Envelope, pad_state, unwrap, wrap
 from .folder import Folder
@@ -81,7 +81,7 @@ class DeadLetters:
             try:
                 settled, left = self._settle(fd, ids, state, each)
                 if not left:
-                    os.truncate(self._folder.dead, 0)
+                    empty(fd, self._folder.dead)
             finally:
                 os.close(fd)
         return settled

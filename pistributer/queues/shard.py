@@ -8,7 +8,7 @@ Claiming. Under the cursor's lock, in this order:
 
     1  the cursor says "journal J is about to claim from here"      killed after: J never recorded it, or
     2  the rows are appended to J                                    … it did: `resolve` takes the record back
-    3  the cursor moves past them                                    killed after: J holds the rows; J is adopted
+    3  the cursor moves past them                                    killed after: J holds the rows, for others to take
 
 With `sync` other than "none" the journal is synced between 2 and 3, so that a power cut can not keep the cursor's move and
 lose the copy. A segment is deleted when the cursor has moved on to the next one; killed before that, the next claim in

@@ -130,6 +130,7 @@ class ShardedQueue(Queue):
         """Check the lengths of the `count` rows that stand end to end in `rows`, wait for room, and store them."""
         if len(rows) - 1 > self._max_row_bytes:
             self._check_lengths(rows)
+        self._require_open()
         store = self._append
         if delay > 0.0:
             due = time.time() + delay

@@ -79,3 +79,11 @@ def write_at(fd: int, data: bytes, offset: int, path: str) -> None:
         os.pwrite(fd, data, offset)
     except OSError as error:
         raise errors.from_os_error(error, "write", path) from error
+
+
+def empty(fd: int, path: str) -> None:
+    """Cut the open file `path` to nothing."""
+    try:
+        os.ftruncate(fd, 0)
+    except OSError as error:
+        raise errors.from_os_error(error, "empty", path) from error
