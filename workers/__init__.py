@@ -1,0 +1,13 @@
+"""Tasks and the processes that run them. Knows queues; knows nothing of the command line.
+
+    app, tasks, jobs, messages     what users write: an app, its tasks, handles on calls
+    run, loading, home             running an app: finding its code, its folder, its processes
+    worker, consumers, producers   what those processes do; `loop` is what they share
+    hooks, calling, results        around each run of a job
+    supervisor, decisions          the rim that makes processes, and the pure function that decides
+    child, roles                   a process as the supervisor, and as its own code, sees it
+    status, board, deaths          what a run tells about itself
+    stress, stress_*, ledger       the stress run and its independent judge
+
+Public names are handed on by `pistributer` itself; nothing is imported here.
+"""

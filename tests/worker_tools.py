@@ -1,0 +1,112 @@
+"""Waiting for conditions, and asking the system about processes, for the tests of workers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Far longer than anything takes on a busy machine; only a failing test waits so long.
+DEADLINE = 30.0
+
+
+def wait_for(condition: Callable[[], object], step: Callable[[float], object] = time.sleep) -> None:
+    """Until `condition()` is true. Meanwhile `step(seconds)` is called: a sleep, or a supervisor's step."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        step(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def is_gone(pid: int) -> bool:
+    return not is_alive(pid)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """For a Python process that imports this checkout."""
+    root = Path(__file__).resolve().parent.parent
+    return {**os.environ, "PYTHONPATH": str(root), **extra}
+
+
+def write_app(folder: Path, body: str, url: str | None = None) -> Path:
+    """A file that defines `app`, with its queues in `folder / "jobs"`; its name is used once per test session."""
+    path = folder / f"app_{uuid.uuid4().hex}.py"
+    head = f"""
+import os, signal, time
+from pathlib import Path
+from pistributer import App, Hook
+
+HERE = Path({str(folder)!r})
+app = App({url or str(folder / "jobs")!r})
+
+def note(name, text=""):
+    with open(HERE / name, "a") as file:
+        file.write(f"{{text}}\\n")
+"""
+    path.write_text(head + textwrap.dedent(body))
+    return path
+
+
+def notes(folder: Path, name: str) -> list[str]:
+    """What the app's `note` wrote, line by line."""
+    return (folder / name).read_text().split("\n")[:-1] if (folder / name).exists() else []
+
+
+class RunningApp:
+    """`run(app)` in a process group of its own, because signals go to whole processes and none may be left behind."""
+
+    def __init__(self, app: Path, **options: Any) -> None:
+        # Files, not pipes: workers inherit them and may outlive a killed supervisor.
+        self._out = app.with_suffix(".out")
+        command = [sys.executable, "-m", "tests.worker_tools", str(app), json.dumps(options)]
+        with self._out.open("w") as out:
+            self.process = subprocess.Popen(
+                command, env=environment(), stdout=out, stderr=subprocess.STDOUT, cwd=app.parent, start_new_session=True
+            )
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def outcome(self) -> tuple[dict[str, Any], list[str]]:
+        """How the run ended, and the actions it told."""
+        self.process.wait(DEADLINE)
+        told = json.loads(self._out.read_text().splitlines()[-1])
+        return told["outcome"], told["said"]
+
+    def __enter__(self) -> RunningApp:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _main(app: str, options: str) -> None:
+    from pistributer.workers.run import run
+
+    said: list[str] = []
+    outcome = run(app, on_event=lambda told: said.append(told.action), **json.loads(options))
+    print(json.dumps({"outcome": dataclasses.asdict(outcome), "said": said}))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

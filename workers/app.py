@@ -1,0 +1,298 @@
+"""The app: a folder of queues, and the functions that work on them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, overload
+
+from pistributer.queues.contract import Queue
+from pistributer.queues.opening import open_queue
+from pistributer.storage.durability import Sync
+
+from . import results
+from .home import DEFAULT_QUEUE, Home, check_queue_name
+from .hooks import Hook
+from .jobs import Job
+from .tasks import AsyncTask, Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: How often a job or row whose worker died is tried again, at least, if nothing else was said.
+CRASH_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A supervised generator. It yields calls of tasks, pairs `(queue, row)`, or rows of its own queue."""
+
+    name: str
+    function: Callable[[], Iterator[Any]]
+    #: Where plain rows go; None: each must say where.
+    queue: str | None
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A supervised function that is called with the rows of a queue."""
+
+    name: str
+    function: Callable[..., Any]
+    queue: str
+    #: 1: called with one row; more: with a list of at most so many.
+    batch: int
+    retries: int
+    retry_delay: float
+    crash_retries: int
+    processes: int
+
+    @property
+    def most_attempts(self) -> int:
+        """A row that was handed out this often is not handed out again."""
+        # One more with batches: a failure in company does not count against a row, see consumers.py.
+        return max(self.retries, self.crash_retries) + 1 + (self.batch > 1)
+
+
+class App:
+    """Tasks, producers and consumers that share a folder.
+
+    `App("jobs")` keeps everything in the folder `jobs`, made on first use; `App("sqlite:jobs.db")` keeps its queues in
+    SQLite. Processes that define the same app with the same folder talk to each other; no server runs.
+
+    sync, max_rows, max_bytes, max_row_bytes
+                   as in `open_queue`, for each of the app's queues
+    results_age    how long results are kept, in seconds; a day
+    results_bytes  how much room they may take; 256 MiB
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        sync: Sync | None = None,
+        max_rows: int | None = None,
+        max_bytes: int | None = None,
+        max_row_bytes: int | None = None,
+        results_age: float = results.MAX_AGE,
+        results_bytes: int = results.MAX_BYTES,
+    ) -> None:
+        self.home = Home(url)
+        #: What `App(…)` opens again.
+        self.url = self.home.url
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.producers: dict[str, Producer] = {}
+        self.consumers: dict[str, Consumer] = {}
+        self.hooks: list[Hook] = []
+        self.results_age = results_age
+        self.results_bytes = results_bytes
+        self._options: dict[str, Any] = {"sync": sync, "max_rows": max_rows, "max_bytes": max_bytes}
+        if max_row_bytes is not None:
+            self._options["max_row_bytes"] = max_row_bytes
+        self._queues: dict[str, Queue] = {}
+        self._opening = threading.Lock()
+        #: The module in which it was made: where worker processes find it (loading.py).
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
+
+    # -- registering
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...
+    @overload
+    def task(self, function: Callable[P, T], /) -> Task[P, T]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        crash_retries: int = CRASH_RETRIES,
+        results: bool = True,
+    ) -> _Decorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a task of a function: `@app.task`, or `@app.task(retries=2)`.
+
+        name           how messages call it; the function's name
+        queue          where its calls wait; each queue has workers of its own
+        retries        how often it is tried again after it raised; then the job goes to the dead letters
+        retry_delay    seconds before the first of these; doubled each time, with jitter, up to an hour
+        crash_retries  how often a job whose worker died is tried again, at least. All attempts count together.
+        results        False: keep none, so `Job.result` does not work, and short tasks run faster
+
+        ValueError for a name that is taken.
+        """
+        if function is None:
+            return functools.partial(self._add_task, **options)
+        return self._add_task(function, **options)
+
+    def _add_task(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        crash_retries: int = CRASH_RETRIES,
+        results: bool = True,
+    ) -> Task[..., Any]:
+        name = name or _name_of(function)
+        _require_free(name, self.tasks, "task")
+        self._require_unlike(queue, [consumer.queue for consumer in self.consumers.values()], "rows")
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
+        self.tasks[name] = kind(
+            self, function, name=name, queue=check_queue_name(queue),
+            retries=_at_least(0, "retries", retries), retry_delay=_at_least(0, "retry_delay", retry_delay),
+            crash_retries=_at_least(0, "crash_retries", crash_retries), results=results,
+        )  # fmt: skip
+        return self.tasks[name]
+
+    @overload
+    def producer(self, function: F, /) -> F: ...
+    @overload
+    def producer(self, /, *, queue: str | None = None, name: str | None = None) -> Callable[[F], F]: ...
+    def producer(self, function: Any = None, /, **options: Any) -> Any:
+        """Have a generator function run in a process of its own, once, to its end: `@app.producer`.
+
+        It yields calls (`task.call(…)`), pairs `(queue, row)`, or, declared with `@app.producer(queue="rows")`, plain
+        rows. If its process dies it begins again from the start: make what it yields safe to be done twice.
+        """
+        if function is None:
+            return functools.partial(self.producer, **options) if not options else self._producer_decorator(**options)
+        return self._producer_decorator()(function)
+
+    def _producer_decorator(self, *, queue: str | None = None, name: str | None = None) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            if not inspect.isgeneratorfunction(function):
+                raise TypeError(f"a producer is a generator function; {_name_of(function)} has no yield")
+            chosen = name or _name_of(function)
+            _require_free(chosen, self.producers, "producer")
+            self.producers[chosen] = Producer(chosen, function, queue and check_queue_name(queue))
+            return function
+
+        return register
+
+    def consumer(
+        self,
+        queue: str,
+        /,
+        *,
+        batch: int = 1,
+        name: str | None = None,
+        retries: int = 0,
+        retry_delay: float = 1.0,
+        crash_retries: int = CRASH_RETRIES,
+        processes: int = 1,
+    ) -> Callable[[F], F]:
+        """Have a function called with the rows of `queue`, in a process of its own: `@app.consumer("rows")`.
+
+        batch      more than 1: it is called with a list of at most so many rows
+        processes  how many processes do this
+
+        A row is acknowledged when the function returns. If it raises, the row is tried again `retries` times and then
+        goes to the dead letters; the rows of a batch that raised come back one by one, so that only the bad ones go
+        there. The other options are those of `task`.
+        """
+
+        def register(function: F) -> F:
+            chosen = name or _name_of(function)
+            _require_free(chosen, self.consumers, "consumer")
+            self._require_unlike(queue, [task.queue for task in self.tasks.values()], "task calls")
+            self.consumers[chosen] = Consumer(
+                chosen, function, check_queue_name(queue), _at_least(1, "batch", batch),
+                _at_least(0, "retries", retries), _at_least(0, "retry_delay", retry_delay),
+                _at_least(0, "crash_retries", crash_retries), _at_least(1, "processes", processes),
+            )  # fmt: skip
+            return function
+
+        return register
+
+    def add_hook(self, hook: Hook) -> None:
+        """Have `hook` called around everything that runs from now on; see `Hook`."""
+        self.hooks.append(hook)
+
+    def _require_unlike(self, queue: str, others: list[str], what: str) -> None:
+        if queue in others:
+            raise ValueError(f"the queue {queue!r} holds {what} already; tasks and consumers need different queues")
+
+    # -- using
+
+    def queue(self, name: str = DEFAULT_QUEUE) -> Queue:
+        """The queue of that name, opened on first use and kept."""
+        queue = self._queues.get(name)
+        return self._open(name) if queue is None or queue.closed else queue
+
+    def _open(self, name: str) -> Queue:
+        with self._opening:
+            if name not in self._queues or self._queues[name].closed:
+                self.home.create()
+                self._queues[name] = open_queue(self.home.queue_url(check_queue_name(name)), **self._options)
+            return self._queues[name]
+
+    def queue_names(self) -> list[str]:
+        """The queues that tasks, producers and consumers name, and those that exist, sorted."""
+        named = {task.queue for task in self.tasks.values()} | {consumer.queue for consumer in self.consumers.values()}
+        named |= {producer.queue for producer in self.producers.values() if producer.queue}
+        return sorted(named | set(self.home.queue_names()))
+
+    def job(self, id: str, *, task: str = "", queue: str = DEFAULT_QUEUE) -> Job[Any]:
+        """A handle on a job that was sent elsewhere."""
+        return Job(self, id, task, queue)
+
+    def keeps_results(self, task: str) -> bool:
+        """Whether results of this task are kept; of an unknown one, yes."""
+        return task not in self.tasks or self.tasks[task].results
+
+    @functools.cached_property
+    def results(self) -> results.ResultReader:
+        """Results of the app's jobs."""
+        return results.ResultReader(self.home.results)
+
+    def close(self) -> None:
+        """Close the app's queues. They open again on next use."""
+        with self._opening:
+            for queue in self._queues.values():
+                queue.close()
+            self._queues.clear()
+
+    def __repr__(self) -> str:
+        return f"<App {self.url}>"
+
+
+class _Decorator:
+    """For type checkers only: what `app.task(…)` with options gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> AsyncTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Task[P, T]: ...
+    def __call__(self, function: Any, /) -> Any:
+        raise NotImplementedError
+
+
+def _name_of(function: Any) -> str:
+    # Not the module: it differs between a script that runs and the same script loaded by a worker.
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _require_free(name: str, taken: dict[str, Any], what: str) -> None:
+    if name in taken:
+        raise ValueError(f"there is a {what} {name!r} already; give one of them another name=")
+
+
+N = TypeVar("N", int, float)
+
+
+def _at_least(least: int, name: str, value: N) -> N:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return value

@@ -1,0 +1,140 @@
+"""What runs in a child process of the supervisor.
+
+Signals: TERM asks it to leave after what it is doing. INT is ignored, because Ctrl-C reaches the whole process group
+and only the supervisor decides. Both are blocked by the supervisor around the start, so that none is lost or kills a
+child that has no handler yet.
+
+The lifeline is a pipe whose write end only the supervisor holds: its end of file says that the supervisor is dead,
+however it died. Refused: comparing `os.getppid()` and PR_SET_PDEATHSIG, because under "forkserver" the parent is the
+fork server, which lives as long as any child does; a watching thread, because threads and user code that forks do not
+mix.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pistributer import errors
+
+from .roles import BOOT_EXIT
+
+#: The signals that the supervisor keeps from a child until `_take_signals` has set its handlers.
+HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+#: How often a busy child looks whether its supervisor is alive, in seconds.
+_LOOK_AT_LIFELINE = 0.05
+
+#: A report must be one atomic write to a pipe that all children share: at most PIPE_BUF (4096) bytes with its header.
+_MAX_REPORT = 4000
+
+
+class Child:
+    """This process, as its role's target sees it."""
+
+    def __init__(self, role: str, index: int, reports: Connection, lifeline: Connection) -> None:
+        self.role = role
+        self.index = index
+        self._reports = reports
+        self._lifeline = select.poll()
+        self._lifeline.register(lifeline.fileno(), select.POLLIN)
+        self._kept = lifeline
+        self._look_at = 0.0
+        self._stop = False
+        self._awake, self._waker = socket.socketpair()
+
+    def ready(self) -> None:
+        """Say that this child is set up. A death before this counts as a failed start."""
+        self._report("ready")
+
+    def stop_requested(self) -> bool:
+        """Whether to leave after the current piece of work: told by the supervisor, or it is dead. About 0.1 µs."""
+        if not self._stop and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + _LOOK_AT_LIFELINE
+            self._stop = bool(self._lifeline.poll(0))
+        return self._stop
+
+    def wait_stop(self, timeout: float | None = None) -> bool:
+        """Sleep until a stop is requested (True) or `timeout` seconds are over (False). Uses no CPU meanwhile."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        sleeper = select.poll()
+        sleeper.register(self._kept.fileno(), select.POLLIN)
+        sleeper.register(self._awake.fileno(), select.POLLIN)
+        while not self._stop:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            for fd, _ in sleeper.poll(None if left is None else left * 1000):
+                self._stop |= fd == self._kept.fileno()
+                self._hush(fd)
+        return True
+
+    def _hush(self, fd: int) -> None:
+        """A signal was heard; whether it was TERM, its handler has noted."""
+        if fd == self._awake.fileno():
+            self._awake.recv(4096)
+
+    # -- for `child_main`
+
+    def take_signals(self) -> None:
+        """Set the handlers, then let in what the supervisor's mask has held back since the start."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._note_stop)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+    def _note_stop(self, number: int, frame: object) -> None:
+        self._stop = True
+
+    def run(self, target: Callable[..., object], args: tuple[Any, ...]) -> int:
+        """Call the target, report how it ended, and return the exit code."""
+        try:
+            target(self, *args)
+        except errors.BootError as error:
+            self._report("boot", str(error))
+            return BOOT_EXIT
+        except Exception as error:  # noqa: BLE001 (told to the supervisor, which decides)
+            traceback.print_exc()
+            self._report("failed", f"{type(error).__name__}: {error}")
+            return 1
+        self._report("stopped" if self.stop_requested() else "finished")
+        return 0
+
+    def _report(self, what: str, text: str = "") -> None:
+        # On Linux ru_maxrss is in KiB, on macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        while len(report := json.dumps([self.role, self.index, what, text, peak]).encode()) > _MAX_REPORT:
+            text = text[: len(text) * 2 // 3]
+        try:
+            self._reports.send_bytes(report)
+        except BrokenPipeError:
+            self._stop = True  # the supervisor is dead: nobody to tell, and time to leave
+
+
+def child_main(
+    role: str,
+    index: int,
+    target: Callable[..., object],
+    args: tuple[Any, ...],
+    reports: Connection,
+    lifeline: Connection,
+    inherited: tuple[Connection, ...] = (),
+) -> None:
+    """Where a child begins. `inherited` are the supervisor's own ends, which a forked child must not keep open."""
+    for connection in inherited:
+        connection.close()
+    child = Child(role, index, reports, lifeline)
+    child.take_signals()
+    sys.exit(child.run(target, args))

@@ -1,0 +1,122 @@
+"""What a consumer's process does: call its function with the rows of a queue.
+
+With `batch`, rows come together the first time. If the function raises, they all go back at once and come again one by
+one, so that one bad row costs the others a second delivery, not their life; the same happens to rows whose process was
+killed.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pistributer.queues.contract import Item, Queue
+
+from .app import Consumer
+from .board import Desk
+from .calling import Caller
+from .child import Child
+from .loop import WAIT, Loop, leave
+from .worker import load_checked
+
+_LONGEST_DELAY = 3600.0
+
+
+class RowLoop(Loop):
+    """One row at a time, claimed ahead."""
+
+    def __init__(self, child: Child, consumer: Consumer, queue: Queue, desk: Desk, caller: Caller) -> None:
+        super().__init__(child, queue, desk)
+        self._consumer = consumer
+        self._call: Callable[[Any], Any] = caller.plain(consumer.function)
+        self._shown = consumer.name.encode()
+
+    def handle(self, item: Item) -> None:
+        if item.attempt >= self._consumer.most_attempts:
+            self._refuse_deadly(item)
+            return
+        self.queue.start(item)
+        self._call_alone(item, item.value)
+
+    def _call_alone(self, item: Item, value: Any) -> None:
+        self.desk.running(item.id, self._shown)
+        try:
+            self._call(value)
+        except BaseException as error:  # noqa: BLE001 (as for tasks: even sys.exit fails the row, not the process)
+            self._failed(item, error)
+        else:
+            self.finish(item)
+        self.desk.idle()
+
+    def _failed(self, item: Item, error: BaseException) -> None:
+        consumer = self._consumer
+        # The first attempt in a batch is in company, and does not count against the row.
+        alone = item.attempt - (consumer.batch > 1)
+        text = _describe(item, error)
+        if alone <= consumer.retries:
+            pause = consumer.retry_delay * 2.0 ** min(max(alone, 1) - 1, 32)
+            self.give_back([item], delay=min(pause, _LONGEST_DELAY) * random.uniform(0.75, 1.25), error=text)
+        else:
+            self.bury([item], error=text)
+
+    def _refuse_deadly(self, item: Item) -> None:
+        text = "times and never finished: each time its process died, or it had failed before"
+        self.bury([item], error=f"handed out {item.attempt} {text}")
+
+
+class BatchLoop(RowLoop):
+    """Many rows at a time. Their attempts are counted by the claim, because all of them begin at once."""
+
+    def run(self) -> None:
+        while not self.child.stop_requested():
+            items = self.queue.claim(self._consumer.batch, timeout=WAIT)
+            fresh = [item for item in items if item.attempt == 1]
+            if fresh:
+                self._call_together(fresh)
+            for item in items:
+                if item.attempt > 1:
+                    self._again(item)
+            self.settle()
+
+    def _call_together(self, items: list[Item]) -> None:
+        self.desk.running(f"{len(items)} rows", self._shown)
+        try:
+            self._call([item.value for item in items])
+        except BaseException as error:  # noqa: BLE001 (see above)
+            self.give_back(items, delay=0.0, error=_describe(items[0], error))
+        else:
+            for item in items:
+                self.finish(item)
+            self.settle()
+        self.desk.idle()
+
+    def _again(self, item: Item) -> None:
+        """A row that failed in company, or whose process was killed: by itself, as a list of one."""
+        if item.attempt > self._consumer.most_attempts:
+            self._refuse_deadly(item)
+        else:
+            self._call_alone(item, [item.value])
+
+
+def consume(child: Child, source: str, url: str, name: str, board: str, slot: int) -> None:
+    """The role of a consumer's process, until told to stop."""
+    app = load_checked(source, url)
+    consumer, caller = app.consumers[name], Caller()
+    kind = BatchLoop if consumer.batch > 1 else RowLoop
+    loop = kind(child, consumer, app.queue(consumer.queue), Desk(board, slot + child.index), caller)
+    for hook in app.hooks:
+        hook.on_start(child.role)
+    child.ready()
+    try:
+        loop.run()
+        for hook in app.hooks:
+            hook.on_stop(child.role)
+    finally:
+        leave(app.close, caller.close)
+
+
+def _describe(item: Item, error: BaseException) -> str:
+    tail = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    return f"attempt {item.attempt}: {''.join(traceback.format_exception(type(error), error, tail))}"

@@ -1,0 +1,82 @@
+"""Where an app's things lie, known to the app itself and to those who only look (`status`, the command line).
+
+::
+
+    jobs/                      App("jobs")                    App("sqlite:jobs.db")
+      queues/default/          the queue "default"            jobs.db
+      queues/NAME/             the queue NAME                 jobs.db.app/queues/NAME.db
+      results/                 results (results.py)           jobs.db.app/results/
+      run/                     what runs (board.py)           jobs.db.app/run/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from pistributer import errors
+from pistributer.queues.opening import split_url
+
+#: The queue of tasks that name no other.
+DEFAULT_QUEUE = "default"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+class Home:
+    """Paths of the app at `url`: a folder, `"jsonl:FOLDER"` or `"sqlite:FILE"`. Nothing is made before `create`.
+
+    Raises ValueError for a driver whose queues no other process can see, or whose rows are not JSON.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.driver, path = split_url(url)
+        if self.driver not in ("jsonl", "sqlite"):
+            raise ValueError(f"an app lives in a folder or in 'sqlite:FILE', not in {os.fspath(url)!r}")
+        # Absolute, so that a task that changes the working directory changes nothing here.
+        self.path = os.path.abspath(path)
+        self.url = self.path if self.driver == "jsonl" else f"{self.driver}:{self.path}"
+        self.folder = self.path if self.driver == "jsonl" else f"{self.path}.app"
+        self.queues = os.path.join(self.folder, "queues")
+        self.results = os.path.join(self.folder, "results")
+        self.run = os.path.join(self.folder, "run")
+
+    def exists(self) -> bool:
+        return os.path.isdir(self.queues)
+
+    def create(self) -> None:
+        """Make the folders. Raises NotAQueue if the folder is a single queue, NotWritable and other StorageErrors."""
+        if os.path.exists(os.path.join(self.folder, "pistributer.json")):
+            raise errors.NotAQueue(
+                f"{self.folder!r} is a queue, and an app keeps its queues in a folder of its own",
+                hint="give the app another name",
+                path=self.folder,
+            )
+        try:
+            for folder in (self.queues, self.results, self.run):
+                os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise errors.from_os_error(error, "make the app's folder", self.folder) from error
+
+    def queue_url(self, name: str) -> str:
+        """What `open_queue` opens for the queue `name`."""
+        if self.driver == "jsonl":
+            return os.path.join(self.queues, name)
+        return f"sqlite:{self.path if name == DEFAULT_QUEUE else os.path.join(self.queues, name + '.db')}"
+
+    def queue_names(self) -> list[str]:
+        """The queues that exist, sorted."""
+        if not self.exists():
+            return []
+        found = os.listdir(self.queues)
+        if self.driver == "jsonl":
+            return sorted(name for name in found if os.path.isdir(os.path.join(self.queues, name)))
+        names = [name.removesuffix(".db") for name in found if name.endswith(".db")]
+        return sorted(names + ([DEFAULT_QUEUE] if os.path.exists(self.path) else []))
+
+
+def check_queue_name(name: str) -> str:
+    """`name` if a queue can be called that; ValueError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"a queue's name is letters, digits and _ . -, not {name!r}")
+    return name

@@ -1,0 +1,137 @@
+"""A handle on a call that was sent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from pistributer import errors
+from pistributer.queues.contract import Row
+
+from .results import Finished, to_error
+
+if TYPE_CHECKING:
+    from .app import App
+
+T = TypeVar("T")
+
+JobStatus = Literal["queued", "delayed", "running", "done", "failed", "lost"]
+
+#: Pauses between two looks for a result, in seconds: short at first, for tasks that take milliseconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+#: After so many seconds without a result, look whether the job still exists; that reads the whole queue.
+_LOOK_FOR_JOB = 1.0
+
+
+class Job(Generic[T]):
+    """One call of a task, by `id`. It can be waited for in any process that has the same app."""
+
+    __slots__ = ("_app", "id", "queue", "task")
+
+    def __init__(self, app: App, id: str, task: str, queue: str) -> None:
+        self._app = app
+        self.id = id
+        #: Names of its task and of the queue that it was sent to.
+        self.task = task
+        self.queue = queue
+
+    def result(self, timeout: float | None = None) -> T:
+        """What the task returned, as JSON holds it; wait for it at most `timeout` seconds (None: without limit).
+
+        Raises JobFailed if the task raised on its last attempt (or its worker died on each), ResultTimeout, or
+        ResultLost if no result will come: the task keeps none, the job was purged, or the result is too old. A lost job
+        is noticed after about a second.
+        """
+        finished = self._wait(timeout)
+        if not finished.ok:
+            raise to_error(self.id, finished)
+        value: T = finished.value
+        return value
+
+    def done(self) -> bool:
+        """Whether the job has ended, well or not. False for ever if its task keeps no results."""
+        return self._app.results.find(self.id) is not None
+
+    def status(self) -> JobStatus:
+        """Where the job is now. Reads its whole queue unless there is a result.
+
+        "running" includes a job that was tried before and has been claimed again. "lost" is what a finished job of a
+        task without results looks like.
+        """
+        finished = self._app.results.find(self.id)
+        if finished is not None:
+            return "done" if finished.ok else "failed"
+        row = self._find_row()
+        if row is None:
+            finished = self._app.results.find(self.id)
+            return "lost" if finished is None else "done" if finished.ok else "failed"
+        if row.state == "claimed":
+            return "running" if row.attempt else "queued"
+        return {"ready": "queued", "delayed": "delayed", "dead": "failed"}[row.state]  # type: ignore[return-value]
+
+    def _wait(self, timeout: float | None) -> Finished:
+        begun = now = time.monotonic()
+        deadline = None if timeout is None else begun + timeout
+        pause, look_at = _FIRST_PAUSE, begun + _LOOK_FOR_JOB
+        while (finished := self._app.results.find(self.id)) is None:
+            left = _LONGEST_PAUSE if deadline is None else deadline - now
+            if left <= 0:
+                raise self._timeout(timeout)
+            if now >= look_at or not self._app.keeps_results(self.task):
+                self._require_existence()
+                # A scan of a long queue takes time; spend at most a tenth of the wait on it.
+                look_at = time.monotonic() + max(_LOOK_FOR_JOB, 10 * (time.monotonic() - now))
+            time.sleep(min(pause, left))
+            pause, now = min(pause * 1.5, _LONGEST_PAUSE), time.monotonic()
+        return finished
+
+    def _require_existence(self) -> None:
+        """ResultLost if there is neither a job nor a result, or if there is a job but will be no result."""
+        if not self._app.keeps_results(self.task):
+            raise self._lost(f"the task {self.task!r} keeps no results", "remove results=False from the task")
+        # A row that moves while a scan runs may be missed, so one scan is no proof.
+        for _ in range(2):
+            row = self._find_row()
+            if row is not None and row.state != "dead":
+                return
+        if self._app.results.find(self.id) is not None:
+            return
+        if row is not None:
+            raise to_error(self.id, Finished(False, kind="Buried", text=row.error or "", attempts=row.attempt))
+        raise self._lost(f"there is neither a job {self.id} nor its result", "it was purged, or the result has expired")
+
+    def _find_row(self) -> Row | None:
+        queue = self._app.queue(self.queue)
+        for row in queue.scan():
+            if isinstance(row.value, dict) and row.value.get("id") == self.id:
+                return row
+        return None
+
+    def _timeout(self, timeout: float | None) -> errors.ResultTimeout:
+        return errors.ResultTimeout(
+            f"no result of {self.task} after {timeout:g} s",
+            hint=f"is a worker running? `pistributer status {self._app.url}` tells",
+            job_id=self.id,
+            timeout=timeout,
+        )
+
+    def _lost(self, message: str, hint: str) -> errors.ResultLost:
+        return errors.ResultLost(message, hint=hint, job_id=self.id)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.task} {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_same_job, (self._app.url, self.id, self.task, self.queue))
+
+
+def _same_job(url: str, id: str, task: str, queue: str) -> Job[Any]:
+    from .app import App
+
+    return Job(App(url), id, task, queue)

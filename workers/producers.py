@@ -1,0 +1,81 @@
+"""What a producer's process does: put what its generator yields where it belongs.
+
+Each row is put as it comes: holding some back to put them together would keep a row of a slow source waiting for the
+next. A put waits while its queue is full (`max_rows`, `max_bytes`), so a fast source is held up and disk and memory
+stay flat.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pistributer import errors
+
+from .app import App, Producer
+from .board import Desk
+from .child import Child
+from .loop import leave
+from .messages import Call
+from .worker import load_checked
+
+#: Seconds that a put waits for room before it looks whether to stop.
+_WAIT_FOR_ROOM = 0.2
+
+
+def produce(child: Child, source: str, url: str, name: str, board: str, slot: int) -> None:
+    """The role of a producer's process: to the end of its generator, or until told to stop."""
+    app = load_checked(source, url)
+    producer = app.producers[name]
+    desk = Desk(board, slot + child.index)
+    for hook in app.hooks:
+        hook.on_start(child.role)
+    child.ready()
+    try:
+        _pump(child, app, producer, desk)
+        for hook in app.hooks:
+            hook.on_stop(child.role)
+    finally:
+        leave(app.close)
+
+
+def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> None:
+    generator = producer.function()
+    try:
+        while not child.stop_requested():
+            try:
+                yielded = next(generator)
+            except StopIteration:
+                return
+            queue, row = route(producer, yielded)
+            if put(child, app, queue, row):
+                desk.count(put=1)
+    finally:
+        close = getattr(generator, "close", None)
+        if close is not None:
+            close()
+
+
+def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
+    """The queue and the row that a producer means by what it yielded. Raises BadCall if that can not be told."""
+    if isinstance(yielded, Call):
+        return yielded.queue, yielded.message
+    if producer.queue is not None:
+        return producer.queue, yielded
+    if isinstance(yielded, tuple) and len(yielded) == 2 and isinstance(yielded[0], str):
+        return yielded
+    raise errors.BadCall(
+        f"the producer {producer.name} yielded {yielded!r:.100}, which names no queue",
+        hint="yield task.call(…) or (queue, row), or declare it with @app.producer(queue=…)",
+    )
+
+
+def put(child: Child, app: App, queue: str, row: Any) -> bool:
+    """Put the row, waiting for room. False if a stop was requested meanwhile, and the row was not put."""
+    while True:
+        try:
+            app.queue(queue).put(row, timeout=_WAIT_FOR_ROOM)
+        except errors.QueueFull:
+            if child.stop_requested():
+                return False
+        else:
+            return True

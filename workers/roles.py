@@ -1,0 +1,88 @@
+"""What a supervisor runs, and how its children end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: Names one child: its role and its number within it.
+Key = tuple[str, int]
+
+#: A child that could not boot leaves with this code (EX_CONFIG of sysexits.h): trying again would not help.
+BOOT_EXIT = 78
+
+
+@dataclass(frozen=True)
+class Role:
+    """One kind of child.
+
+    name    unique within a supervisor
+    target  a module-level callable, called in the child as `target(child, *args)`. It calls `child.ready()` once it is
+            set up: a child that dies before that could not start, and after a few of those in a row the run stops.
+    args    passed on; under "forkserver" and "spawn" they are pickled
+    count   how many children
+    ends    True: a normal return means that the work is done (a producer). False: it runs until
+            `child.stop_requested()`, and a return before that is a fault (a consumer).
+    """
+
+    name: str
+    target: Callable[..., object]
+    args: tuple[Any, ...] = ()
+    count: int = 1
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """How a child ended.
+
+    finished  the target returned by itself
+    stopped   the target returned after it had been told to stop
+    failed    the target raised; `text` says what
+    boot      the target raised BootError; `text` is its message
+    exit      it left by `os._exit`, or `sys.exit`, with `code`
+    signal    it was killed by signal number `code`
+    spawn     the operating system could not make the process; `text` says why
+    """
+
+    kind: Literal["finished", "stopped", "failed", "boot", "exit", "signal", "spawn"]
+    code: int = 0
+    text: str = ""
+    #: Largest resident size in bytes, where known: a child that was killed from outside can not tell.
+    peak_rss: int | None = None
+
+    @property
+    def normal(self) -> bool:
+        return self.kind in ("finished", "stopped")
+
+    def __str__(self) -> str:
+        if self.peak_rss is None or self.kind not in ("failed", "exit", "signal"):
+            return self._what()
+        return f"{self._what()}, peak memory {self.peak_rss / 1e6:.0f} MB"
+
+    def _what(self) -> str:
+        match self.kind:
+            case "finished":
+                return "returned"
+            case "stopped":
+                return "stopped as told"
+            case "failed":
+                return f"raised {self.text}"
+            case "boot":
+                return f"could not boot: {self.text}"
+            case "exit":
+                return f"left with exit code {self.code}"
+            case "signal":
+                return f"killed by {signal_name(self.code)}"
+            case "spawn":
+                return f"could not be started: {self.text}"
+
+
+def signal_name(number: int) -> str:
+    """`"SIGKILL"` for 9; `"signal 77"` for a number without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,248 @@
+"""`run(app)`: everything that an app defines, under one supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import filelock
+import orjson
+
+from pistributer import errors
+from pistributer.queues.contract import Queue
+from pistributer.storage.replacing import replace_file
+
+from . import board, deaths
+from .app import App
+from .consumers import consume
+from .decisions import Say
+from .loading import load_app, source_of
+from .producers import produce
+from .roles import Role
+from .supervisor import Outcome, StartMethod, Supervisor
+from .worker import work
+
+#: Seconds between two calls of `on_progress`.
+_PROGRESS = 0.1
+#: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
+_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. Rows that are delayed count as left."""
+
+    #: Jobs and rows that ended, well or not, since the run began.
+    done: int
+    #: Of these, how many went to the dead letters.
+    failed: int
+    #: What waits or runs now.
+    left: int
+
+    @property
+    def total(self) -> int:
+        """What is known of so far; grows while producers produce."""
+        return self.done + self.left
+
+
+def run(
+    app: App | str,
+    *,
+    processes: int | None = None,
+    until_empty: bool = False,
+    start_method: StartMethod = "forkserver",
+    grace: float | None = 10.0,
+    on_event: Callable[[Say], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Outcome:
+    """Run the producers, tasks and consumers of `app` until told to stop.
+
+    app          an App at the top level of a module, or where to find one: "FILE.py", "MODULE" or either with ":NAME"
+    processes    workers for each queue of tasks; as many as there are processors
+    until_empty  stop when the producers are done and nothing is left in any queue, delayed rows included
+    grace        seconds that a first TERM or INT lets running work have
+    on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
+    on_progress  called about ten times a second
+
+    Raises BootError if the app can not be loaded, has nothing to run, or is being run already.
+    """
+    source = app if isinstance(app, str) else source_of(app)
+    loaded = load_app(app) if isinstance(app, str) else app
+    return _Run(loaded, source, processes or _processors(), until_empty, on_event).supervise(
+        start_method, grace, on_progress
+    )
+
+
+class _Run:
+    def __init__(
+        self, app: App, source: str, processes: int, until_empty: bool, on_event: Callable[[Say], object] | None
+    ) -> None:
+        self.app = app
+        self.home = app.home
+        self._board_path = os.path.join(self.home.run, "board")
+        self._source = source
+        self._until_empty = until_empty
+        self._on_event = on_event
+        self._slots: dict[str, int] = {}
+        self.roles = self._make_roles(processes)
+        self.home.create()
+
+    def supervise(
+        self,
+        start_method: StartMethod,
+        grace: float | None,
+        on_progress: Callable[[Progress], object] | None,
+    ) -> Outcome:
+        with run_lock(self.home.run, self.app.url):
+            self._describe()
+            self._gauge = _Gauge(
+                board.Board(self._board_path), [self.app.queue(name) for name in self.app.queue_names()]
+            )
+            supervisor = Supervisor(
+                self.roles, start_method=start_method, grace=grace, on_event=self._event,
+                drained=self._gauge.drained if self._until_empty else None,
+            )  # fmt: skip
+            try:
+                with supervisor:
+                    self._loop(supervisor, on_progress)
+                return supervisor.outcome()
+            finally:
+                self._gauge.board.close()
+                self.app.close()
+
+    def _loop(self, supervisor: Supervisor, on_progress: Callable[[Progress], object] | None) -> None:
+        if on_progress is None:
+            while supervisor.step():
+                pass
+            return
+        shown = 0.0
+        while supervisor.step(_PROGRESS):
+            if time.monotonic() - shown >= _PROGRESS:
+                shown = time.monotonic()
+                on_progress(self._gauge.progress())
+        on_progress(self._gauge.progress(exact=True))
+
+    # -- roles
+
+    def _make_roles(self, processes: int) -> list[Role]:
+        app = self.app
+        roles = [self._role(f"producer {name}", produce, name, 1, ends=True) for name in app.producers]
+        task_queues = sorted({task.queue for task in app.tasks.values()})
+        roles += [self._role(f"worker {queue}", work, queue, processes) for queue in task_queues]
+        roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
+        if not roles:
+            raise errors.BootError(f"{self._source!r} has nothing to run", hint="add a task, a producer or a consumer")
+        return roles
+
+    def _role(self, name: str, target: Callable[..., object], what: str, count: int, *, ends: bool = False) -> Role:
+        slot = sum(self._slots.values())
+        self._slots[name] = count
+        return Role(name, target, (self._source, self.app.url, what, self._board_path, slot), count, ends)
+
+    def _describe(self) -> None:
+        """Write down what runs, for `status`. The run's lock is held."""
+        board.create(self._board_path, sum(self._slots.values()))
+        deaths.shorten(self.home.run)
+        record = {"pid": os.getpid(), "started": time.time(), "app": self._source, "roles": self._slots}
+        replace_file(os.path.join(self.home.run, "run.json"), orjson.dumps(record) + b"\n", durable=False)
+
+    # -- what the supervisor asks and tells
+
+    def _event(self, said: Say) -> None:
+        if said.key is not None and said.cause is not None and not said.cause.normal:
+            self._note_death(said)
+        if self._on_event is not None:
+            self._on_event(said)
+
+    def _note_death(self, said: Say) -> None:
+        """Which job it was running: what makes a dead letter say why."""
+        assert said.key is not None
+        role, index = said.key
+        slot = self._gauge.board.slot(self._first_slot(role) + index)
+        if slot.since:
+            worker, cause = f"{role}[{index}]", str(said.cause)
+            deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
+
+    def _first_slot(self, role: str) -> int:
+        names = list(self._slots)
+        return sum(self._slots[name] for name in names[: names.index(role)])
+
+
+class _Gauge:
+    """How much is done and left."""
+
+    def __init__(self, page: board.Board, queues: list[Queue]) -> None:
+        self.board = page
+        self._queues = queues
+        #: The last measurement: what was left when so much was done, and when the next one is due.
+        self._left = self._done = 0
+        self._due = 0.0
+        #: What was settled when nothing was left, the last time that this was so.
+        self._calm: int | None = None
+
+    def progress(self, *, exact: bool = False) -> Progress:
+        """Measured if that is due; else what was left, less what was done since."""
+        if exact or time.monotonic() >= self._due:
+            self._measure()
+        done, failed = self._ended()
+        return Progress(done, failed, max(0, self._left - (done - self._done)))
+
+    def drained(self) -> bool:
+        """Whether nothing is left, seen twice with nothing settled between.
+
+        One look is not enough: while it goes from queue to queue, a job may move behind its back, from one that it has
+        yet to look at into one that it has looked at. Whoever moves it counts it on the board first.
+        """
+        if time.monotonic() < self._due:
+            return False
+        before = self._settled()
+        self._measure()
+        if self._left or before != self._settled():
+            self._calm = None
+            return False
+        calm, self._calm = self._calm, before
+        return calm == before
+
+    def _measure(self) -> None:
+        begun = time.monotonic()
+        self._done, _ = self._ended()
+        self._left = sum(map(_left, self._queues))
+        self._due = begun + (time.monotonic() - begun) / _SHARE
+
+    def _ended(self) -> tuple[int, int]:
+        """Jobs and rows that ended, and how many of them badly."""
+        slots = self.board.slots()
+        failed = sum(slot.failed for slot in slots)
+        return failed + sum(slot.done for slot in slots), failed
+
+    def _settled(self) -> int:
+        return sum(slot.settled for slot in self.board.slots())
+
+
+@contextlib.contextmanager
+def run_lock(folder: str, url: str) -> Iterator[None]:
+    """Hold the lock that one supervisor per app holds while it runs. BootError if another does."""
+    lock = filelock.FileLock(os.path.join(folder, "run.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise errors.BootError(
+            f"another supervisor is running the app of {url!r}",
+            hint=f"`pistributer status {url}` shows it; stop it first, or give it more --processes",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _left(queue: Queue) -> int:
+    stats = queue.stats()
+    return stats.ready + stats.claimed + stats.delayed
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

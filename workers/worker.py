@@ -1,0 +1,172 @@
+"""What a worker process does: run the jobs of one queue."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pistributer import errors
+from pistributer.queues.contract import Item, Queue
+
+from . import deaths
+from .app import App
+from .board import Desk
+from .calling import Caller
+from .child import Child
+from .hooks import Hook, Retry, Run, Step, steps
+from .loading import load_app
+from .loop import Loop, leave
+from .messages import find_fault
+from .results import ResultLog
+from .tasks import Task
+
+#: A traceback in the dead letters and in results is cut to its last so many characters.
+_MOST_TEXT = 8000
+
+
+class KeepResults(Hook):
+    """Notes how each job ended in this process's log."""
+
+    def __init__(self, log: ResultLog) -> None:
+        self.log = log
+
+    def after_run(self, run: Run) -> None:
+        try:
+            self.log.add(run.job_id, run.value)
+        except errors.RowError as error:
+            raise errors.RowError(
+                f"what {run.task.name} returned can not be kept as a result: {error.message}",
+                hint="return what JSON can hold, or declare the task with results=False",
+            ) from error
+
+    def on_failure(self, run: Run) -> None:
+        if run.retry_in is None and run.error is not None:
+            kind, text = type(run.error).__name__, str(run.error)
+            self.log.add_failure(run.job_id, kind, text, _traceback(run.error), run.attempt)
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A task with everything looked up that does not change from job to job."""
+
+    task: Task[..., Any]
+    call: Callable[..., Any]
+    shown: bytes
+    most_attempts: int
+    before: tuple[Step, ...]
+    after: tuple[Step, ...]
+    failed: tuple[Step, ...]
+
+
+class TaskLoop(Loop):
+    """Runs the jobs of `queue` as tasks of `app`."""
+
+    def __init__(self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog) -> None:
+        super().__init__(child, queue, desk)
+        self._log = log
+        self._death_notes = app.home.run
+        self._tasks = {name: _prepare(app, task, caller, log) for name, task in app.tasks.items()}
+
+    def before_settle(self) -> None:
+        self._log.flush()
+
+    def handle(self, item: Item) -> None:
+        message = item.value
+        fault = find_fault(message)
+        if fault is not None:
+            self.bury([item], error=fault)
+            return
+        ready = self._tasks.get(message["task"])
+        if ready is None:
+            self._refuse_unknown(item, message)
+        elif item.attempt >= ready.most_attempts:
+            self._refuse_deadly(item, message)
+        else:
+            self._run(ready, item, message)
+
+    def _run(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+        self.queue.start(item)
+        self.desk.running(message["id"], ready.shown)
+        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt)
+        try:
+            for step in ready.before:
+                step(run)
+            run.value = ready.call(*run.args, **run.kwargs)
+            for step in ready.after:
+                step(run)
+        except BaseException as error:  # noqa: BLE001 (a task that calls sys.exit fails; it does not take the worker along)
+            run.error = error
+            self._failed(ready, item, run, error)
+        else:
+            self.finish(item)
+        self.desk.idle()
+
+    def _failed(self, ready: _Ready, item: Item, run: Run, error: BaseException) -> None:
+        for step in ready.failed:
+            step(run)
+        text = f"attempt {run.attempt}: {_traceback(error)}"
+        if run.retry_in is None:
+            self.bury([item], error=text)
+        else:
+            self.give_back([item], delay=run.retry_in, error=text)
+
+    def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
+        name = message["task"]
+        hint = f"the app has {', '.join(sorted(self._tasks)) or 'no tasks'}; add the task, then requeue the dead letter"
+        error = errors.TaskNotFound(f"the app has no task {name!r}", hint=hint, task=name)
+        self._end_badly(item, message, "TaskNotFound", str(error))
+
+    def _refuse_deadly(self, item: Item, message: dict[str, Any]) -> None:
+        cause = deaths.last_cause(self._death_notes, message["id"])
+        text = f"begun {item.attempt} times and never ended: each time its worker died, or it failed before"
+        self._end_badly(item, message, "WorkerDied", f"{text}; the last time the worker {cause}" if cause else text)
+
+    def _end_badly(self, item: Item, message: dict[str, Any], kind: str, text: str) -> None:
+        self._log.add_failure(message["id"], kind, text, "", item.attempt)
+        self.bury([item], error=f"{kind}: {text}")
+
+
+def work(child: Child, source: str, url: str, queue_name: str, board: str, slot: int) -> None:
+    """The role of a worker process: run the jobs of one queue of the app at `source` until told to stop."""
+    app = load_checked(source, url)
+    desk = Desk(board, slot + child.index)
+    log = ResultLog(app.home.results, max_age=app.results_age, max_bytes=app.results_bytes)
+    caller, queue = Caller(), app.queue(queue_name)
+    for hook in app.hooks:
+        hook.on_start(child.role)
+    loop = TaskLoop(child, app, queue, desk, caller, log)
+    child.ready()
+    try:
+        loop.run()
+        for hook in app.hooks:
+            hook.on_stop(child.role)
+    finally:
+        leave(log.close, app.close, caller.close)
+
+
+def load_checked(source: str, url: str) -> App:
+    """The app at `source`, which must be the one that the supervisor saw."""
+    app = load_app(source)
+    if app.url != url:
+        raise errors.BootError(
+            f"{source!r} is the app of {app.url!r} in a worker process, and of {url!r} in the supervisor",
+            hint="do not let the folder depend on the process, the time or chance",
+        )
+    return app
+
+
+def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog) -> _Ready:
+    hooks: list[Hook] = [Retry(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    return _Ready(
+        task, caller.plain(task.function), task.name.encode(), task.most_attempts,
+        steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
+    )  # fmt: skip
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the frames of this file, which would say the same in every failure."""
+    tail = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(error), error, tail or error.__traceback__))
+    return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"
