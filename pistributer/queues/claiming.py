@@ -16,7 +16,7 @@ from .journal import Journal
 from .left_behind import LeftBehind
 from .rows import Codec
 from .setaside import Quarantine
-from .shard import NOBODY, Position, ShardReader, read_cursor
+from .shard import NOBODY, Position, ShardReader
 
 #: The doorbell's counters: shards and segments were added; delayed rows were added.
 SHARDS_CHANGED, DELAYED_CHANGED = 0, 1
@@ -212,6 +212,8 @@ class Claimer:
     def _claim_delayed(self, own: Journal, n: int, start: bool) -> list[FileItem]:
         delayed = self._delayed
         self._seen_delayed = self._bell.counter(DELAYED_CHANGED)
+        if not delayed.exist():
+            return []
         with delayed.lock:
             delayed.refresh()
             taken = delayed.take(n, own.number)

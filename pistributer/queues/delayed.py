@@ -1,7 +1,7 @@
 """Rows that are not due yet: one file per minute in which they fall due, each row marked in place when it is taken.
 
 A row is a wrapped line (queues/envelope.py) whose state is `wait`, then `claim NNNN` (journal NNNN is about to take it), then
-`taken`. All of it happens under the folder's delayed lock:
+`taken`. All of it happens under the kernel lock of the folder `delayed`:
 
     1  `wait` → `claim NNNN`                killed after: `resolve` finds no record of the row and sets it back
     2  the line is appended to journal NNNN killed after: `resolve` finds the record and marks the row `taken`
@@ -41,7 +41,8 @@ class DelayedRows:
         self._text = text
         self._sync = sync
         self._retention = retention
-        self.lock = Flock(os.path.join(folder.path, "delayed.lock"))
+        #: The folder is its own lock; most queues never have it.
+        self.lock = Flock(folder.delayed, folder=True)
         #: How far each file has been read, in bytes.
         self._read_to: dict[int, int] = {}
         #: (due, minute, offset) of rows that waited when they were read.
@@ -56,15 +57,27 @@ class DelayedRows:
             assert envelope.due is not None
             envelope.state = "wait"
             minutes.setdefault(int(envelope.due // _MINUTE), []).append(wrap(envelope, text=self._text))
+        os.makedirs(self._folder.delayed, exist_ok=True)
         with self.lock:
             for minute, lines in minutes.items():
                 append_once(self._path(minute), b"".join(lines), sync=self._sync)
+
+    def exist(self) -> bool:
+        """Whether this queue has ever had a delayed row. If not, there is nothing to lock, and nothing is ever due."""
+        if not os.path.isdir(self._folder.delayed):
+            self.next_due = _NEVER
+            return False
+        return True
 
     def _path(self, minute: int) -> str:
         return os.path.join(self._folder.delayed, f"{minute:012d}.jsonl")
 
     def _minutes(self) -> list[int]:
-        return sorted(int(name[:12]) for name in os.listdir(self._folder.delayed) if name.endswith(".jsonl"))
+        try:
+            names = os.listdir(self._folder.delayed)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name[:12]) for name in names if name.endswith(".jsonl"))
 
     # -- taking rows that are due; the caller holds `lock`
 
@@ -183,6 +196,8 @@ class DelayedRows:
     def purge(self) -> int:
         """Mark everything that waits as taken; return how many that were."""
         purged = 0
+        if not self.exist():
+            return 0
         with self.lock:
             for minute in self._minutes():
                 for offset, line in list(self._lines(minute)):

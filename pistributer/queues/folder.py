@@ -2,9 +2,8 @@
 
 ::
 
-    jobs/
+    jobs/                         its own kernel lock: making the queue, counting changes, quarantine
       pistributer.json            what this is: format, driver; written once
-      lock                        kernel lock: making the queue, adding shards, dead letters, quarantine
       bell, NNNN.fifo             who sleeps, and how to wake them (storage/doorbell.py)
       shards/0001.lock            held by the process that appends to shard 1
       shards/0001.cursor          how far shard 1 has been claimed; its kernel lock is held while claiming
@@ -48,7 +47,7 @@ class Folder:
         self.delayed = os.path.join(self.path, "delayed")
         self.dead = os.path.join(self.path, "dead.jsonl")
         self.quarantine = os.path.join(self.path, "quarantine.jsonl")
-        self.lock = Flock(os.path.join(self.path, "lock"))
+        self.lock = Flock(self.path, folder=True)
         self._reserve = os.path.join(self.path, "reserve")
         with errors.typed_os_errors("open the queue", path):
             if not self._is_described():
@@ -111,14 +110,14 @@ class Folder:
             if self._is_described():
                 return
             remove_litter(self.path)
-            for folder in (self.shards, self.claims, self.delayed):
+            for folder in (self.shards, self.claims):
                 os.makedirs(folder, exist_ok=True)
             description = orjson.dumps({"format": FORMAT, "driver": self.driver}) + b"\n"
             replace_file(os.path.join(self.path, _DESCRIPTION), description, durable=durable)
 
     def _refuse_foreign(self) -> None:
         """A folder with other people's files in it is not turned into a queue."""
-        ours = {"lock", "shards", "claims", "delayed", "bell", "reserve"}
+        ours = {"shards", "claims", "bell", "reserve"}
         foreign = [name for name in os.listdir(self.path) if name not in ours and not name.endswith(".tmp")]
         if foreign and not os.path.exists(os.path.join(self.path, _DESCRIPTION)):
             raise errors.NotAQueue(

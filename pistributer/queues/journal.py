@@ -32,7 +32,7 @@ import orjson
 
 from .. import errors
 from ..storage.appending import AppendFile
-from ..storage.locks import Flock
+from ..storage.locks import Flock, try_lock
 from ..storage.replacing import replace_file
 from .folder import Folder
 
@@ -206,9 +206,9 @@ class Journal:
 
 def try_journal(folder: Folder, number: int, *, wait: bool = False) -> tuple[Journal, Content] | None:
     """Journal `number` and its content if nobody owns it, else None; or (`wait`) as soon as nobody does."""
-    lock = Flock(folder.journal_lock(number))
-    if not lock.acquire(timeout=None if wait else 0):
-        lock.close()
+    path = folder.journal_lock(number)
+    lock = _wait_for(path) if wait else try_lock(path)
+    if lock is None:
         return None
     journal = Journal(folder, number, lock)
     try:
@@ -216,6 +216,12 @@ def try_journal(folder: Folder, number: int, *, wait: bool = False) -> tuple[Jou
     except BaseException:
         journal.release()
         raise
+
+
+def _wait_for(path: str) -> Flock:
+    lock = Flock(path)
+    lock.acquire()
+    return lock
 
 
 def read_journal(path: str) -> Content:

@@ -128,8 +128,9 @@ class LeftBehind:
             position = read_cursor(self._folder, number)
             if position is not None and position.claimant == journal.number:
                 self._resolve_shard(journal, content, number)
-        with self._delayed.lock:
-            self._delayed.resolve(journal.number, content.delayed_ids)
+        if self._delayed.exist():
+            with self._delayed.lock:
+                self._delayed.resolve(journal.number, content.delayed_ids)
         self._resolve_moves_to(journal)
         return content.pending is None or self._resolve_move(journal, content.pending, own)
 

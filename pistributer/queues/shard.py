@@ -29,7 +29,7 @@ from ..storage import forking
 from ..storage.appending import AppendFile, count_rows
 from ..storage.durability import GroupSync, Sync
 from ..storage.inplace import Slots
-from ..storage.locks import Flock
+from ..storage.locks import Flock, try_lock
 from ..storage.replacing import sync_directory
 from .folder import Folder
 
@@ -121,10 +121,9 @@ def take_shard(folder: Folder) -> tuple[Flock, int]:
     """Own the first shard that has no living owner, or a new one: its lock and its number."""
     numbers = folder.shard_numbers()
     for number in [*numbers, *range(numbers[-1] + 1 if numbers else 1, 10_000)]:
-        lock = Flock(folder.shard_lock(number))
-        if lock.acquire(timeout=0):
+        lock = try_lock(folder.shard_lock(number))
+        if lock is not None:
             return lock, number
-        lock.close()
     raise errors.QueueError("9,999 processes are putting into this queue", hint="put from fewer processes, or close some")
 
 
