@@ -18,7 +18,7 @@ from .rows import Codec
 from .setaside import Quarantine
 from .shard import NOBODY, Position, ShardReader
 
-#: The doorbell's counters: shards and segments were added; delayed rows were added.
+#: The doorbell's counters: shards or segments were added, or rows given back; delayed rows were added.
 SHARDS_CHANGED, DELAYED_CHANGED = 0, 1
 #: Seconds between two looks for segments whose writer was killed before it could say that it made them.
 _NET = 1.0
@@ -106,6 +106,7 @@ class Claimer:
         if counter != self._seen_shards or now >= self._next_net:
             self._seen_shards = counter
             self._next_net = now + _NET
+            self._next_look = 0.0
             self._find_shards()
         if now >= self._next_look:
             self._next_look = now + LOOK_AROUND
@@ -273,17 +274,19 @@ class Claimer:
             self._group.note(*journal.sync_target)
 
     def tidy(self) -> None:
-        """Before a sleep: an empty journal tells others at a glance that there is nothing to adopt."""
+        """Before a sleep: an empty journal tells others at a glance that there is nothing to take."""
         if self._own is not None and not self._own.held:
             self._own.tidy(idle=True, durable=False)
 
-    def release(self) -> None:
-        """Let go of everything: what is held may be adopted from now on."""
+    def release(self) -> bool:
+        """Let go of everything. True if rows were held, which others may take from now on."""
+        gave_back = self._own is not None and bool(self._own.held)
         if self._own is not None:
             self._own.release()
         for reader in self._readers.values():
             reader.close()
         self.forget()
+        return gave_back
 
     def forget(self) -> None:
         """Start over, owning nothing; in a forked child, where the descriptors are closed already."""
@@ -317,7 +320,7 @@ class Claimer:
                 if not rows:
                     break
                 if position.claimant not in (NOBODY, -1 if self._own is None else self._own.number):
-                    break  # its journal may hold these rows; whoever adopts it decides
+                    break  # its journal may hold these rows; whoever resolves it decides
                 reader.cursor.write(end)
                 reader.tidy(end)
                 position, passed = end, passed + len(rows)

@@ -199,7 +199,7 @@ class Journal:
         self._file.open()
 
     def release(self) -> None:
-        """Let go: whatever is held may be adopted by another from now on."""
+        """Let go: whatever is held may be taken by another from now on."""
         self._file.close()
         self._lock.close()
 

@@ -295,8 +295,13 @@ class ShardedQueue(Queue):
             self._claimer.tidy()
             self._bell.arm(self._claimer.journal().number)
             due_in = self._claimer.next_due - time.time()
-        if not self._may_have_rows():
+        if self._may_have_rows():
+            return
+        try:
             self._bell.sleep(max(0.0, min(seconds, due_in)))
+        except (ValueError, OSError):
+            self._require_open()  # closed by another thread meanwhile, with the bell
+            raise
 
     # -- dead letters
 
@@ -338,10 +343,10 @@ class ShardedQueue(Queue):
                 if self._group is not None:
                     self._group.close()
             finally:
-                self._claimer.release()
+                gave_back = self._claimer.release()
                 self._drop_writer()
-        # What was held is claimable now; nobody needs to wait until he looks around.
-        if self._page[0]:
+        if gave_back:  # nobody needs to wait until he looks around
+            self._shards_changed()
             self._bell.ring()
         self._bell.close()
 

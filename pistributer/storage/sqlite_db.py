@@ -3,17 +3,16 @@
 What a bare connection gets wrong, and what is done about it here:
 
 * **Waiting for the write lock.** SQLite polls with growing pauses and without fairness. Our writers first queue up at a
-  kernel lock (`PATH.lock`, 1 µs, no polling), so they never find SQLite's own lock taken, unless by a foreign program;
-  then they retry with jitter, up to `PATIENCE` seconds.
-* **The WAL-reset bug** (3.7.0 to 3.51.2, fixed in 3.44.6 and 3.50.7 too): a checkpoint beside another connection's write
+  kernel lock (`PATH.lock`, 1 µs, no polling), so they find SQLite's own lock taken only by foreign programs; then they
+  retry with jitter, up to `PATIENCE` seconds.
+* **The WAL-reset bug** (3.7.0 to 3.51.2; fixed in 3.44.6 and 3.50.7 too): a checkpoint beside another process's write
   may corrupt the database. Automatic checkpoints run inside COMMIT, so the same kernel lock keeps them apart from all
-  writes. It does so at every version of SQLite: one path, tested everywhere. Foreign programs that write are not covered;
-  see `has_wal_reset_bug`.
-* **Fork.** A connection must not cross a fork, not even unused: SQLite counts its locks per process and inode, so a child
-  that inherited one would open its own without taking the kernel's locks, and the parent would then delete the
-  write-ahead log under it. So connections are closed before each fork (of this process by Python; `subprocess` is no
-  matter) and open again on next use, on both sides.
-* **Creation.** Switching to WAL needs a moment alone; parallel first opens would fail. It happens under the kernel lock.
+  writes, at every version of SQLite: one path, tested everywhere. Foreign programs that write are not covered.
+* **Fork.** A connection must not cross a fork, not even unused: SQLite counts its locks per process and inode, so a
+  child that inherited one would open its own without taking the kernel's locks, and the parent would then delete the
+  write-ahead log under it. So connections are closed before each fork (by Python; `subprocess` is no matter) and open
+  again on next use, on both sides.
+* **Creation.** Switching to WAL needs a moment alone; parallel first opens would fail. It happens under that lock.
 * **Threads.** One connection per object and process, with a lock in front: a connection per thread would only compete
   with its neighbours for the one write lock.
 
@@ -61,8 +60,6 @@ class Database:
 
     durable=True makes a commit survive a power cut (synchronous=FULL); otherwise the last ones may be lost and the
     database stays consistent. With `create=False` a missing file is FolderMissing.
-
-    Texts are read as bytes, because rows are bytes until they are decoded; `text_factory=str` changes that.
     """
 
     def __init__(
@@ -72,11 +69,9 @@ class Database:
         prepare: Callable[[sqlite3.Connection], None],
         create: bool = True,
         durable: bool = False,
-        text_factory: Callable[[bytes], Any] = bytes,
     ) -> None:
         self.path = os.path.abspath(path)
         self._durable = durable
-        self._text_factory = text_factory
         self._connection: sqlite3.Connection | None = None
         # Order: gate, then lock. Readers take the lock only, so they do not wait for other processes' writes.
         self._gate = Flock(self.path + ".lock")
@@ -123,7 +118,6 @@ class Database:
             ),
             "open",
         )
-        connection.text_factory = self._text_factory
         for pragma in (
             f"synchronous={'FULL' if self._durable else 'NORMAL'}",
             f"journal_size_limit={_WAL_BYTES}",
@@ -162,7 +156,7 @@ class Database:
             return self._patiently(lambda: connection.execute(sql, parameters).fetchall(), "write to")  # type: ignore[arg-type]
 
     def transaction(self) -> Transaction:
-        """`with database.transaction() as connection:` a write transaction, committed at the end, undone on an exception.
+        """`with database.transaction() as connection:` writes that are committed at the end, undone on an exception.
 
         Not reentrant, and no other method of the database may be called inside.
         """
@@ -305,6 +299,8 @@ def _why_not_opened(said: str, path: str) -> errors.PistributerError:
         os.close(os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as reason:
         return errors.from_os_error(reason, "open a database in", folder)
+    if not os.path.lexists(path):
+        return errors.FolderMissing(said, hint="it was deleted or moved; open it again to make a new one", path=path)
     if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         return errors.NotWritable(said, hint="check the owner and the mode of the file and its folder", path=path)
     return errors.StorageError(said, path=path)
