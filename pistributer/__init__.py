@@ -23,35 +23,62 @@ from typing import TYPE_CHECKING, Any
 __version__ = "1.0.0"
 
 if TYPE_CHECKING:
+    # isort: off
     from . import errors
     from .errors import (
-        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError, JobFailed,
-        NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost,
-        ResultTimeout, RowError, RowTooLarge, StorageError, SyncFailed, TaskNotFound, TooManyOpenFiles, UnsafeFilesystem,
-        WorkError,
+        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
+        JobFailed, NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull,
+        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, StorageError, SyncFailed,
+        TaskNotFound, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
+    from .queues.classic import Pistributer, PistributerTxt
+    from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Stats
     from .queues.opening import open_queue
     from .storage.durability import Sync
     from .workers.app import App
+    from .workers.child import Child
+    from .workers.hooks import Hook, Run
+    from .workers.jobs import Job
+    from .workers.messages import Call
+    from .workers.roles import Role
+    from .workers.run import Progress, run
+    from .workers.supervisor import Outcome, Supervisor
+    from .workers.tasks import Task
 
 __all__ = [
-    "App", "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing",
-    "FormatError", "Item", "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "Queue",
-    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Row", "RowError", "RowTooLarge", "Stats",
-    "StorageError", "Sync", "SyncFailed", "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
-    "__version__", "errors", "open_queue",
+    "App", "BadCall", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost", "DiskFull", "DriverMismatch",
+    "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue", "NotWritable",
+    "Outcome", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue",
+    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row", "RowError",
+    "RowTooLarge", "RowTypeError", "Run", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
+    "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue",
+    "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
+    "Call": "workers.messages",
+    "Child": "workers.child",
+    "Hook": "workers.hooks",
     "Item": "queues.contract",
+    "Job": "workers.jobs",
+    "Outcome": "workers.supervisor",
+    "Pistributer": "queues.classic",
+    "PistributerSqlite": "queues.classic_sqlite",
+    "PistributerTxt": "queues.classic",
+    "Progress": "workers.run",
     "Queue": "queues.contract",
+    "Role": "workers.roles",
     "Row": "queues.contract",
+    "Run": "workers.hooks",
     "Stats": "queues.contract",
+    "Supervisor": "workers.supervisor",
     "Sync": "storage.durability",
+    "Task": "workers.tasks",
     "open_queue": "queues.opening",
+    "run": "workers.run",
 }
 
 
