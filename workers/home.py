@@ -70,7 +70,8 @@ class Home:
             return []
         found = os.listdir(self.queues)
         if self.driver == "jsonl":
-            return sorted(name for name in found if os.path.isdir(os.path.join(self.queues, name)))
+            # The description comes last, so a folder without one is a queue that somebody is making at this moment.
+            return sorted(name for name in found if os.path.exists(os.path.join(self.queues, name, "pistributer.json")))
         names = [name.removesuffix(".db") for name in found if name.endswith(".db")]
         return sorted(names + ([DEFAULT_QUEUE] if os.path.exists(self.path) else []))
 

@@ -20,6 +20,7 @@ from .. import errors
 from ..storage import forking
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
+from ..storage.turns import Turn
 from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer
 from .contract import MAX_ROW_BYTES, Item, Queue, Row, State, Stats, wait_until
 from .delayed import DelayedRows
@@ -87,7 +88,8 @@ class ShardedQueue(Queue):
         self._writer: ShardWriter | None = None
         #: Appends whole rows to the shard and returns its segment's size.
         self._write: Callable[[bytes], int] = self._open_and_write
-        self._put_lock = threading.Lock()
+        #: Held while appending. Written out in `put`, where it is twice as fast as a lock (storage/turns.py).
+        self._put_turn = Turn()
         self._claim_lock = threading.Lock()
         self._closed = False
         forking.register(self)
@@ -100,8 +102,11 @@ class ShardedQueue(Queue):
         if delay > 0.0 or len(row) > self._plain_limit:
             self._put_with_care(row, 1, delay, block, timeout)
             return
-        lock = self._put_lock
-        lock.acquire()  # half the price of `with`
+        turn = self._put_turn
+        try:
+            del turn.free
+        except AttributeError:
+            turn.wait_for_turn()
         try:
             if self._write(row) >= self._segment_bytes:
                 self._roll()
@@ -109,7 +114,9 @@ class ShardedQueue(Queue):
             self._drop_failed_writer()
             raise
         finally:
-            lock.release()
+            turn.free = True
+            if turn.waiters:
+                turn.wake_waiter()
         if self._page[0]:
             self._bell.ring()
 
@@ -152,7 +159,7 @@ class ShardedQueue(Queue):
 
     def _append(self, rows: bytes, count: int) -> None:
         """Append `count` whole rows that stand end to end, as durably as the dial says."""
-        with self._put_lock:
+        with self._put_turn:
             try:
                 if self._write(rows) >= self._segment_bytes:
                     self._roll()
@@ -165,7 +172,7 @@ class ShardedQueue(Queue):
             self._bell.ring(count)
 
     def _open_and_write(self, data: bytes) -> int:
-        """What `_write` is until this object owns a shard. Called with `_put_lock` held."""
+        """What `_write` is until this object owns a shard. Called with `_put_turn` held."""
         self._require_open()
         with self._typed_errors:
             lock, number = take_shard(self._folder)
@@ -335,7 +342,7 @@ class ShardedQueue(Queue):
         return self._closed
 
     def close(self) -> None:
-        with self._claim_lock, self._put_lock:
+        with self._claim_lock, self._put_turn:
             if self._closed:
                 return
             self._closed = True
@@ -359,7 +366,7 @@ class ShardedQueue(Queue):
 
     def _after_fork(self) -> None:
         """In a forked child: own nothing, hold nothing, and use locks that no vanished thread holds."""
-        self._put_lock = threading.Lock()
+        self._put_turn = Turn()
         self._claim_lock = threading.Lock()
         self._writer = None
         self._write = self._open_and_write

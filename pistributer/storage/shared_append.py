@@ -1,37 +1,47 @@
 """Appending rows to a file that other processes append to as well, and that a reader may take away.
 
 The file is a channel of the classic API (`queues/classic.py`): writers append to NAME; a reader renames it to NAME.in_use,
-consumes it, and empties it. A rename does not stop those who have the file open, which is how release 0.2.0 lost rows. Here
-it need not stop them, because a writer finds out from the file itself when it has to leave:
+consumes it, and empties it. A rename does not stop those who have the file open, which is how release 0.2.0 lost rows.
+Here it need not stop them: at any moment there is one file to append to, and every writer can tell which.
 
-* Appending happens under `flock` of the data file. The lock file is the data file itself, because writers need no other
-  file then, and a writer with a stale descriptor contends with exactly those who may change what it sees.
-* Under the lock, a writer compares the size with what it left. Equal: nobody wrote, nothing was taken away, append. This is
-  the whole hot path: flock, lseek, write, flock.
-* Else it looks at the last two bytes. The ordinary end of a row: another writer was here; append. A row without its newline:
-  its writer died (the lock is ours), so heal. Nothing, or an empty line: a reader says "leave" - it has emptied the file, or
-  sealed it with an empty line, which every reader skips. Only then does the writer compare its file with the one that the
-  name means now, and open that one if it differs.
-* A file that was emptied under the name NAME.in_use, while there is no NAME, may be used on: that saves a producer whose
-  consumer keeps up from making a file per row (60 to 100 µs). It may not if the cursor has not been reset, which says that
-  the reader died between the two steps: rows written then would be mistaken for consumed ones.
+    NAME, if it holds rows
+    else NAME.in_use, unless it is sealed, or emptied without its cursor having been reset
+    else NAME, which is made if there is none
 
-A file deleted from outside is noticed at once by a writer that has paused for longer than its thread needs to delete one,
-and within a millisecond by one that has not, as is a folder that was moved away. (`fstat` each time would cost 1.8 µs: on
-kernels with fine-grained timestamps, looking at them makes the next write update them.)
+So rows come out in the order in which they went in, also if one process puts, then another, then the first again.
 
-Killed before the write: nothing. Inside it: a torn tail, healed by the next writer or reader. In the middle of healing: the
-torn tail again, and its bytes perhaps twice in the quarantine.
+* Appending happens under `flock` of the data file. The lock file is the data file itself, because a writer with a stale
+  descriptor then contends with exactly those who may change what it sees.
+* Under the lock, a writer compares the size with what it left. Equal: nobody wrote, nothing was taken away, append. This
+  is the whole hot path: flock, lseek, write, flock.
+* Else it looks at the last two bytes. The ordinary end of a row: another writer was here; append. A row without its
+  newline: its writer died (the lock is ours), so heal. Nothing, or an empty line: a reader has emptied the file, or has
+  sealed it with an empty line, which every reader skips. Only then does the writer look whether its file is still the one
+  to append to.
+* An emptied NAME.in_use is used on, because a producer whose consumer keeps up would otherwise make a file per row (60 to
+  100 µs). Not if the cursor has not been reset: the reader died between the two steps, and rows written now would be
+  mistaken for consumed ones.
+
+A file deleted from outside is noticed at the next append after a pause, where a pause is less than it takes to delete a
+file, so that a thread which deletes and appends in turns loses nothing. A writer that never pauses notices when the
+scheduler interrupts it. (`fstat` each time would cost 1.8 µs: on kernels with fine-grained timestamps, looking at them
+makes the next write update them.) A folder that was moved away is noticed the same way, once in a millisecond.
+
+Killed before the write: nothing. Inside it: a torn tail, healed by the next writer or reader. In the middle of healing:
+the torn tail again, and its bytes perhaps twice in the quarantine.
 """
 
 from __future__ import annotations
 
-import fcntl
+import enum
 import math
 import os
 import threading
 from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_UN, flock
+from os import SEEK_END, lseek, write
 from time import monotonic
+from typing import NoReturn
 
 from .. import errors
 from . import forking
@@ -42,11 +52,10 @@ from .turns import Turn
 
 #: A writer that paused for longer looks whether its file was deleted, in seconds. (An unlink alone takes 2.3 µs on tmpfs.)
 _PAUSE = 1.5e-6
-#: So does one that has not looked for longer; it also looks whether the folder was moved away. In seconds.
+#: How often it also looks whether the folder was moved away, in seconds.
 _LOOK_EVERY = 1e-3
 
 _FLAGS = os.O_RDWR | os.O_APPEND
-_NEWLINE = 10
 
 
 class ChannelPaths:
@@ -61,10 +70,42 @@ class ChannelPaths:
         self.quarantine = f"{data}.quarantine"
 
 
+class Tail(enum.Enum):
+    """How a file of rows ends."""
+
+    NOTHING = enum.auto()
+    ROW = enum.auto()
+    #: A reader's seal, or an empty line from elsewhere.
+    EMPTY_LINE = enum.auto()
+    #: No newline at the end.
+    TORN = enum.auto()
+
+
+def tail_of(fd: int, size: int) -> Tail:
+    """How the file of `size` bytes ends."""
+    if size == 0:
+        return Tail.NOTHING
+    last = os.pread(fd, 2, max(0, size - 2))
+    if not last.endswith(b"\n"):
+        return Tail.TORN
+    return Tail.EMPTY_LINE if last in (b"\n", b"\n\n") else Tail.ROW
+
+
 class SharedAppendFile(Turn):
     """A kept descriptor of a channel's data file. Threads may share the object."""
 
-    __slots__ = ("__weakref__", "_end", "_fd", "_last", "_looked", "_may_use_on", "_on_retire", "_prepare", "paths", "retired")
+    __slots__ = (
+        "__weakref__",
+        "_end",
+        "_fd",
+        "_last",
+        "_looked",
+        "_may_use_on",
+        "_on_retire",
+        "_prepare",
+        "paths",
+        "retired",
+    )
 
     def __init__(
         self,
@@ -83,7 +124,7 @@ class SharedAppendFile(Turn):
         self._fd = -1
         #: Size of the file when this object last wrote; -1 if it must look.
         self._end = -1
-        #: When the last append ended and when the descriptor was last looked at (monotonic).
+        #: When the last append ended, and when the file's name was last looked at (monotonic).
         self._last = self._looked = -math.inf
         #: This object has closed for good; `append` refuses.
         self.retired = False
@@ -94,42 +135,44 @@ class SharedAppendFile(Turn):
         Raises DiskFull (`stored` rows stand) and other StorageErrors. No fsync.
         """
         try:
-            del self._turn[0]
-        except IndexError:
-            self._wait_for_turn()
+            del self.free
+        except AttributeError:
+            self.wait_for_turn()
         try:
-            now = monotonic()
-            if now - self._last > _PAUSE or now - self._looked > _LOOK_EVERY:
+            if monotonic() - self._last > _PAUSE:
                 if self.retired:
                     return False
-                self._look(now)
+                self._look()
             fd = self._fd
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            end = os.lseek(fd, 0, os.SEEK_END)
+            flock(fd, LOCK_EX)
+            end = lseek(fd, 0, SEEK_END)
             if end != self._end:
                 fd, end = self._catch_up()
-            written = os.write(fd, rows)
+            written = write(fd, rows)
             if written != len(rows):
-                self._complete(rows, written, end)
-            self._end = end + len(rows)
-            fcntl.flock(fd, fcntl.LOCK_UN)
+                written = self._complete(rows, written, end)
+            self._end = end + written
+            flock(fd, LOCK_UN)
             self._last = monotonic()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raises it
             self._fail(error)
         finally:
-            self._turn.append(None)
-            if self._waiters:
+            self.free = True
+            if self.waiters:
                 self.wake_waiter()
         return True
 
     # -- finding the right file
 
-    def _look(self, now: float) -> None:
-        """Have a descriptor on a file that still has a name, and every now and then on one that has the right name."""
-        often, self._looked = now - self._looked < _LOOK_EVERY, now
+    def _look(self) -> None:
+        """Have a descriptor on a file that still has a name, and every `_LOOK_EVERY` on one that has the right name."""
+        now = monotonic()
+        closely = now - self._looked > _LOOK_EVERY
+        if closely:
+            self._looked = now
         if self._fd >= 0:
             mine = os.fstat(self._fd)
-            if mine.st_nlink and (often or self._is_ours(mine)):
+            if mine.st_nlink and (not closely or self._is_ours(mine)):
                 return
         self._reopen()
 
@@ -138,44 +181,72 @@ class SharedAppendFile(Turn):
         return is_same(mine, self.paths.data) or is_same(mine, self.paths.in_use)
 
     def _reopen(self) -> None:
+        """Open the file to append to, as far as it can be told without its lock."""
         self._close()
         self._prepare(self.paths)
-        self._fd = open_descriptor(self.paths.data, _FLAGS | os.O_CREAT)
+        if not self._open(self.paths.data, _FLAGS) and not self._open(self.paths.in_use, _FLAGS):
+            self._open(self.paths.data, _FLAGS | os.O_CREAT)
+
+    def _open(self, path: str, flags: int) -> bool:
+        """Open `path` instead of what is open; False if there is no such file."""
+        self._close()
+        try:
+            self._fd = open_descriptor(path, flags)
+        except errors.FolderMissing:
+            if flags & os.O_CREAT:
+                raise
+            return False
         pool.admit(self)
+        return True
 
     def _catch_up(self) -> tuple[int, int]:
         """The size is not what this object left: find out why, holding the lock. Returns a locked descriptor, its size."""
         while True:
             fd = self._fd
-            size = os.lseek(fd, 0, os.SEEK_END)
-            tail = os.pread(fd, 2, max(0, size - 2))
-            if len(tail) == 2 and tail[1] == _NEWLINE and tail[0] != _NEWLINE:
-                return fd, size
-            if tail and tail[-1] != _NEWLINE:
+            size = lseek(fd, 0, SEEK_END)
+            tail = tail_of(fd, size)
+            if tail is Tail.TORN:
                 cut_torn_tail(fd, size, self.paths.quarantine)
-            elif self._is_current(size):
+                continue
+            path = None if tail is Tail.ROW else self._elsewhere(size)
+            if path is None:
                 return fd, size
-            else:
-                self._reopen()
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            if path == self.paths.data or not self._open(path, _FLAGS):
+                self._open(self.paths.data, _FLAGS | os.O_CREAT)
+            flock(self._fd, LOCK_EX)
 
-    def _is_current(self, size: int) -> bool:
-        """Whether the file, which is empty or sealed, is still the one to append to."""
-        mine = os.fstat(self._fd)
-        if os.path.exists(self.paths.data):
-            return is_same(mine, self.paths.data)
-        return size == 0 and is_same(mine, self.paths.in_use) and self._may_use_on(self.paths)
+    def _elsewhere(self, size: int) -> str | None:
+        """What to append to instead of this file, which is empty or ends in an empty line; None if this is right."""
+        paths, mine = self.paths, os.fstat(self._fd)
+        if is_same(mine, paths.data):
+            return paths.in_use if size == 0 and self._batch_takes_rows() else None
+        if size == 0 and not has_rows(paths.data) and is_same(mine, paths.in_use) and self._may_use_on(paths):
+            return None
+        return paths.data
+
+    def _batch_takes_rows(self) -> bool:
+        """Whether NAME.in_use is there for rows to be appended. Seen without its lock; the caller looks again with it."""
+        try:
+            fd = os.open(self.paths.in_use, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            tail = tail_of(fd, lseek(fd, 0, SEEK_END))
+        finally:
+            os.close(fd)
+        return self._may_use_on(self.paths) if tail is Tail.NOTHING else tail is not Tail.EMPTY_LINE
 
     # -- when something goes wrong
 
-    def _complete(self, rows: bytes, written: int, start: int) -> None:
+    def _complete(self, rows: bytes, written: int, start: int) -> int:
         """The kernel took only a part: write the rest, or cut back to the last whole row and raise."""
         try:
             write_all(self._fd, rows[written:])
         except OSError as error:
             raise cut_back(self._fd, start, error, self.paths.data) from error
+        return len(rows)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> NoReturn:
         """Give up the descriptor, and the lock with it; the next append looks at the tail. Raise `error`, typed."""
         self._close()
         if isinstance(error, OSError) and not isinstance(error, errors.PistributerError):
@@ -218,7 +289,7 @@ class SharedAppendFile(Turn):
 
 
 class SharedAppendFiles:
-    """The open channels of this process, by path. `known.get(path)` may be tried before `find`."""
+    """The open channels of this process, by path. `known[path]` may be tried before `find`."""
 
     def __init__(
         self,
@@ -236,10 +307,11 @@ class SharedAppendFiles:
         self._lock = threading.Lock()
         forking.register(self)
 
-    def append(self, path: str | os.PathLike[str], rows: bytes) -> None:
-        """Append whole rows, each with its newline, to the channel at `path`."""
+    def append(self, path: str | os.PathLike[str], rows: bytes) -> bool:
+        """Append whole rows, each with its newline, to the channel at `path`; True."""
         while not self.find(path).append(rows):
             pass  # evicted between the two calls
+        return True
 
     def find(self, path: str | os.PathLike[str]) -> SharedAppendFile:
         """The open file of the channel at `path`."""
@@ -286,16 +358,25 @@ def is_same(mine: os.stat_result, path: str) -> bool:
         return False
 
 
-def cut_torn_tail(fd: int, size: int, quarantine: str) -> None:
-    """Set aside and cut what stands behind the last newline. The caller holds the file's lock."""
+def has_rows(path: str) -> bool:
+    """Whether the file exists and is not empty."""
+    try:
+        return os.stat(path).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def cut_torn_tail(fd: int, size: int, quarantine: str) -> int:
+    """Set aside and cut what stands behind the last newline; return the size now. The caller holds the file's lock."""
     end = last_row_end(fd, size)
     set_aside(quarantine, read_range(fd, end, size))
     os.ftruncate(fd, end)
+    return end
 
 
 def cut_back(fd: int, start: int, error: OSError, path: str) -> errors.StorageError:
     """After a failed append that began at `start`: cut to the last whole row; the typed error, with `stored` rows."""
-    taken = read_range(fd, start, os.lseek(fd, 0, os.SEEK_END))
+    taken = read_range(fd, start, lseek(fd, 0, SEEK_END))
     os.ftruncate(fd, start + taken.rfind(b"\n") + 1)
     failure = errors.from_os_error(error, "append to", path)
     failure.stored = taken.count(b"\n")  # type: ignore[attr-defined]
@@ -309,10 +390,10 @@ def terminate(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        size = os.lseek(fd, 0, os.SEEK_END)
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            os.write(fd, b"\n")
+        flock(fd, LOCK_EX)
+        size = lseek(fd, 0, SEEK_END)
+        if tail_of(fd, size) is Tail.TORN:
+            write(fd, b"\n")
     finally:
         os.close(fd)
 
@@ -324,10 +405,10 @@ def rewrite(path: str, rows: bytes, *, exclusive: bool) -> None:
     """
     fd = open_exclusive(path) if exclusive else open_descriptor(path, _FLAGS | os.O_CREAT)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        flock(fd, LOCK_EX)
         if not exclusive:
             os.ftruncate(fd, 0)
-        start = os.lseek(fd, 0, os.SEEK_END)
+        start = lseek(fd, 0, SEEK_END)
         try:
             write_all(fd, rows)
         except OSError as error:
@@ -349,7 +430,7 @@ def set_aside(path: str, data: bytes) -> None:
     """Add damaged bytes to the quarantine file at `path`, ended by a newline. Nothing is deleted if this fails."""
     fd = open_descriptor(path, _FLAGS | os.O_CREAT)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        flock(fd, LOCK_EX)
         write_all(fd, data if data.endswith(b"\n") else data + b"\n")
     except OSError as error:
         raise errors.from_os_error(error, "set damaged bytes aside in", path) from error

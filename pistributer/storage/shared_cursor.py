@@ -20,9 +20,10 @@ is what deleting the index asks for.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
+from fcntl import LOCK_EX, LOCK_UN, flock
+from os import pread, pwrite
 
 import orjson
 
@@ -38,7 +39,7 @@ WIDTH = len(_LINE % (0, 0, 0, 0))
 class SharedCursor(Turn):
     """One reader's view of the cursor at `path`. Threads may share it.
 
-    Between `begin` and `end` the other fields are this object's to read and `save` to change.
+    Between `begin` and `give_turn` the other fields are this object's to read and `save` to change.
     """
 
     __slots__ = ("__weakref__", "_fd", "_line", "batch", "index", "offset", "path")
@@ -58,48 +59,51 @@ class SharedCursor(Turn):
     # -- the lock
 
     def begin(self) -> bool:
-        """Take the readers' lock, making the file if there is none. True if the cursor is where this object left it."""
+        """Take the readers' lock, making the file if there is none. True if the cursor is where this object left it.
+
+        The caller then enters a `try` at once, with `unlock` at the end of it, `abort` in its `except BaseException` and
+        `give_turn` in its `finally`.
+        """
         try:
-            del self._turn[0]
-        except IndexError:
-            self._wait_for_turn()
+            del self.free
+        except AttributeError:
+            self.wait_for_turn()
         try:
             fd = self._fd
             if fd < 0:
                 fd = self._open()
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            return os.pread(fd, WIDTH, 0) == self._line
+            flock(fd, LOCK_EX)
+            return pread(fd, WIDTH, 0) == self._line
         except BaseException:
             self.abort()
+            self.give_turn()
             raise
 
     def commit(self, index: int, offset: int) -> None:
-        """`save` in the same batch and `end`, in one call because each row pays for it."""
+        """`save` in the same batch and `unlock`, in one call because each row pays for it."""
         line = _LINE % (index, offset, index, self.batch)
-        os.pwrite(self._fd, line, 0)
+        pwrite(self._fd, line, 0)
         self._line = line
         self.index = index
         self.offset = offset
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self._turn.append(None)
-        if self._waiters:
-            self.wake_waiter()
+        flock(self._fd, LOCK_UN)
 
-    def end(self) -> None:
-        """Free the lock."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self.give_turn()
+    def unlock(self) -> None:
+        """Free the lock for other readers, but keep this object's turn."""
+        flock(self._fd, LOCK_UN)
 
     def abort(self) -> None:
-        """After an exception between `begin` and `end`: free the lock whatever happened."""
-        self.close_file()
-        self.give_turn()
+        """Free the lock whatever happened; what is in memory may not be what is on disk."""
+        fd, self._fd = self._fd, -1
+        self._line = b""
+        if fd >= 0:
+            os.close(fd)
 
     def peek(self) -> bool:
         """Whether the cursor is where this object left it, at this moment. Does not take the lock."""
         self.take_turn()
         try:
-            return self._fd >= 0 and os.pread(self._fd, WIDTH, 0) == self._line
+            return self._fd >= 0 and pread(self._fd, WIDTH, 0) == self._line
         finally:
             self.give_turn()
 
@@ -107,7 +111,7 @@ class SharedCursor(Turn):
 
     def load(self) -> bool:
         """Read what the line says into the fields. True if the channel has been adopted."""
-        self._line = line = os.pread(self._fd, WIDTH, 0)
+        self._line = line = pread(self._fd, WIDTH, 0)
         self.index, self.offset, self.batch = _parse(line)
         return os.fstat(self._fd).st_size == WIDTH
 
@@ -117,7 +121,7 @@ class SharedCursor(Turn):
             self.batch += 1
         line = _LINE % (index, offset, index, self.batch)
         try:
-            os.pwrite(self._fd, line, 0)
+            pwrite(self._fd, line, 0)
             if os.fstat(self._fd).st_size != WIDTH:
                 os.ftruncate(self._fd, WIDTH)
         except OSError as error:
@@ -141,22 +145,16 @@ class SharedCursor(Turn):
             return False
 
     def relock(self) -> None:
-        """Between `begin` and `end`: let go of a file that lost its name and lock the one that has it now."""
+        """With the lock held: let go of a file that lost its name and lock the one that has it now."""
         while not self.in_place():
-            self.close_file()
-            fcntl.flock(self._open(), fcntl.LOCK_EX)
-
-    def close_file(self) -> None:
-        fd, self._fd = self._fd, -1
-        self._line = b""
-        if fd >= 0:
-            os.close(fd)
+            self.abort()
+            flock(self._open(), LOCK_EX)
 
     def close(self) -> None:
-        """Let go of the file; waits for a thread that is between `begin` and `end`. The next `begin` opens it again."""
+        """Let go of the file; waits for a thread that is at work. The next `begin` opens it again."""
         self.take_turn()
         try:
-            self.close_file()
+            self.abort()
         finally:
             self.give_turn()
 
@@ -167,14 +165,14 @@ class SharedCursor(Turn):
         if not self.try_turn():
             return False
         try:
-            self.close_file()
+            self.abort()
         finally:
             self.give_turn()
         return True
 
     def _after_fork(self) -> None:
         self.reset_turn()
-        self.close_file()
+        self.abort()
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -196,7 +194,7 @@ def read_line(path: str) -> tuple[int, int, int]:
     except FileNotFoundError:
         return 0, 0, 0
     try:
-        return _parse(os.pread(fd, WIDTH, 0))
+        return _parse(pread(fd, WIDTH, 0))
     finally:
         os.close(fd)
 

@@ -1,0 +1,95 @@
+"""`pistributer status`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from . import exits, terminal
+
+if TYPE_CHECKING:
+    from ..workers.status import AppStatus, QueueStatus, WorkerStatus
+
+_NUMBERS = ("ready", "running", "delayed", "dead", "quarantined", "pid", "done", "failed", "retried", "put", "up")
+
+
+@click.command(epilog=exits.TABLE)
+@click.argument("app")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def status(app: str, as_json: bool) -> None:
+    """Show the queues of an app and what its workers are doing.
+
+    APP is the app's folder, or sqlite:FILE, as given to App(). The app's code is not imported, and nothing has to run.
+
+    \b
+    Examples:
+      pistributer status jobs/
+      pistributer status sqlite:jobs.db --json
+    """
+    from ..workers.status import read_status
+
+    try:
+        found = read_status(app)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        terminal.print_json(asdict(found) | {"dead": found.dead})
+        return
+    _print(found)
+
+
+def _print(found: AppStatus) -> None:
+    terminal.print_line(_headline(found))
+    if found.queues:
+        terminal.print_line()
+        terminal.print_table([_queue_cells(queue) for queue in found.queues], right=(*_NUMBERS, "size"))
+    if found.workers:
+        terminal.print_line()
+        terminal.print_table([_worker_cells(worker) for worker in found.workers], right=_NUMBERS)
+    if found.dead:
+        queue = next(queue.name for queue in found.queues if queue.stats.dead)
+        click.echo(f"hint:   pistributer queue peek {found.url} {queue} --state dead", err=True)
+
+
+def _headline(found: AppStatus) -> str:
+    if not found.running or found.started is None:
+        return f"{found.url}: no supervisor is running"
+    up = terminal.human_time(max(0.0, time.time() - found.started))
+    return f"{found.url}: supervisor {found.pid} runs {found.app}, up {up}"
+
+
+def _queue_cells(queue: QueueStatus) -> dict[str, str]:
+    stats = queue.stats
+    return {
+        "queue": queue.name,
+        "ready": f"{stats.ready:,}",
+        "running": f"{stats.claimed:,}",
+        "delayed": _unless_zero(stats.delayed),
+        "dead": _unless_zero(stats.dead),
+        "quarantined": _unless_zero(stats.quarantined),
+        "size": terminal.human_size(stats.ready_bytes),
+    }
+
+
+def _worker_cells(worker: WorkerStatus) -> dict[str, str]:
+    now = time.time()
+    busy = worker.task and worker.since
+    return {
+        "worker": f"{worker.role}[{worker.index}]",
+        "pid": str(worker.pid) if worker.pid else "",
+        "state": ("busy" if busy else "idle") if worker.alive else "gone",
+        "done": f"{worker.done:,}",
+        "put": _unless_zero(worker.put),
+        "failed": _unless_zero(worker.failed),
+        "retried": _unless_zero(worker.retried),
+        "up": terminal.human_time(max(0.0, now - worker.started)) if worker.alive else "",
+        "job": f"{worker.task} {worker.job}".strip() if busy else "",
+        "for": terminal.human_time(max(0.0, now - worker.since)) if busy and worker.since else "",
+    }
+
+
+def _unless_zero(count: int) -> str:
+    return f"{count:,}" if count else ""
