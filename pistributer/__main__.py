@@ -1,4 +1,4 @@
-"""`python -m pistributer`: the command line."""
+"""`python -m pistributer`: the command line, also where the script is not on the PATH."""
 
 from pistributer.cli import main
 

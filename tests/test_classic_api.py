@@ -65,7 +65,8 @@ def test_the_parameter_names_of_the_document_and_of_the_source_both_work(driver:
     driver.put(path=path, value="2")
     driver.put(target_path=path, string="3")
     driver.put(path, string="4")
-    assert list(driver(path)) == ["1", "2", "3", "4"]
+    driver.put(target_path=path, value="5")  # type: ignore[call-overload]
+    assert list(driver(path)) == ["1", "2", "3", "4", "5"]
 
 
 def test_a_missing_value_is_a_type_error(driver: FileDriver, path: str) -> None:

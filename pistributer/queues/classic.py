@@ -212,7 +212,7 @@ class Pistributer(FileChannel):
         try:
             file = _jsonl_files[path]  # type: ignore[index]
         except KeyError:
-            return _jsonl.files.append(path, row)
+            return _jsonl.files.append(path or target_path, row)
         return file.append(row) or _jsonl.files.append(path, row)
 
     @staticmethod
@@ -299,7 +299,7 @@ class PistributerTxt(FileChannel):
         try:
             file = _txt_files[path]  # type: ignore[index]
         except KeyError:
-            return _txt.files.append(path, row)
+            return _txt.files.append(path or target_path, row)
         return file.append(row) or _txt.files.append(path, row)
 
     @staticmethod

@@ -1,11 +1,11 @@
 """Kernel locks (`flock`): held by an open file, freed by the kernel the moment the owner dies, however it dies.
 
-`Flock` is for the hot path: a kept descriptor, blocking in the kernel without polling, 0.9 µs for a pair. What is held
-for long and taken rarely (shard ownership, the supervisor, making a queue) uses `filelock.FileLock`, which is the same
-kernel lock with more care around it at a hundred times the price.
+`Flock` keeps its descriptor and blocks in the kernel without polling: 0.9 µs for a pair. `filelock.FileLock` is the same
+kernel lock with more care around it at a hundred times the price; the supervisor uses it, which takes one once. Shards and
+journals do not: the three hundredth producer of a queue tries three hundred locks before it finds a free one.
 
 Lock files are never deleted: a waiter would then hold the old inode while a newcomer locks a new one. They are never data
-files either, with one exception that `queues/classic.py` explains.
+files either, with one exception that `storage/shared_append.py` explains.
 """
 
 from __future__ import annotations
