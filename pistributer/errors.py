@@ -128,7 +128,9 @@ class NewerFormat(FormatError):
 class StorageError(PistributerError, OSError):
     """The operating system refused. `errno` and `path` say what and where."""
 
-    def __init__(self, message: str, *, hint: str | None = None, errno: int = 0, path: str = "", **attributes: Any) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, errno: int = 0, path: str = "", **attributes: Any
+    ) -> None:
         super().__init__(message, hint=hint, **attributes)
         self.errno = errno
         self.path = self.filename = path
@@ -235,6 +237,8 @@ class typed_os_errors:  # noqa: N801 - reads as a statement: `with typed_os_erro
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, OSError) and not isinstance(error, PistributerError):
             raise from_os_error(error, self._doing, error.filename or self._path) from error

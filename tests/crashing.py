@@ -68,7 +68,7 @@ def _child(act: Act, at: int, torn: bool, writing: int) -> None:
     try:
         _arm(at, torn)
         act(tell)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - told to the parent, which fails on it
         tell("error", repr(error))
         os._exit(1)
     os._exit(0)
@@ -107,5 +107,3 @@ def every_kill(prepare: Callable[[int], Act], *, torn: bool = False) -> Iterator
         yield at, told
         if told.finished:
             return
-
-

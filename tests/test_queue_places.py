@@ -121,7 +121,9 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         os.chmod(folder / "q", 0o700)
         os.chmod(folder, 0o700)
         return
-    mounted = subprocess.run(["mount", "--bind", "-o", "ro", str(folder), str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "--bind", "-o", "ro", str(folder), str(folder)], capture_output=True, check=False
+    )
     remounted = subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], capture_output=True, check=False)
     if mounted.returncode or remounted.returncode:
         pytest.skip("root without the right to mount can write everywhere")
@@ -199,7 +201,9 @@ def test_a_network_filesystem_is_refused_unless_told_otherwise(
 ) -> None:
     device = os.stat(tmp_path).st_dev
     mounts = tmp_path / "mountinfo"
-    mounts.write_text(f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} host:/export rw\n")
+    mounts.write_text(
+        f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} host:/export rw\n"
+    )
     monkeypatch.setattr(filesystem, "_MOUNTS", str(mounts))
     with pytest.raises(errors.UnsafeFilesystem, match=kind.replace(".", r"\.")):
         open_queue(tmp_path / "q")

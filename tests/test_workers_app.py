@@ -98,7 +98,9 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("args", "kwargs", "words"), [pytest.param(*row, id=name) for name, row in BAD_ARGUMENTS.items()])
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"), [pytest.param(*row, id=name) for name, row in BAD_ARGUMENTS.items()]
+)
 def test_a_bad_call_is_refused_when_it_is_sent(app: App, args: Any, kwargs: Any, words: str) -> None:
     task = app.task(add)
     with pytest.raises(errors.BadCall, match=words) as failure:

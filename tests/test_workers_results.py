@@ -140,7 +140,9 @@ def test_old_logs_go_but_never_the_one_in_use(tmp_path: Path) -> None:
     assert names(tmp_path) == ["0001-000002.jsonl", "0002-000007.jsonl"]
 
 
-def test_a_result_that_was_deleted_after_it_was_indexed_is_gone(log: ResultLog, reader: ResultReader, tmp_path: Path) -> None:
+def test_a_result_that_was_deleted_after_it_was_indexed_is_gone(
+    log: ResultLog, reader: ResultReader, tmp_path: Path
+) -> None:
     log.add("a", 1)
     log.flush()
     assert reader.find("a") is not None

@@ -275,7 +275,12 @@ def test_workers_leave_after_their_job_when_the_supervisor_is_killed(tmp_path: P
 def test_what_is_no_task_of_the_app_is_buried_not_dropped(tmp_path: Path) -> None:
     path = write_app(tmp_path, "@app.task\ndef known():\n    pass\n")
     app = load_app(str(path))
-    for message in ({"id": "a1", "task": "unknown"}, {"task": "known"}, ["known"], {"id": "a", "task": "known", "args": 1}):
+    for message in (
+        {"id": "a1", "task": "unknown"},
+        {"task": "known"},
+        ["known"],
+        {"id": "a", "task": "known", "args": 1},
+    ):
         app.queue().put(message)
     assert run_until_empty(path).reason == "drained"
     assert len(dead(app)) == 4
@@ -498,7 +503,9 @@ def test_an_app_that_only_workers_can_not_load_stops_the_run(tmp_path: Path) -> 
 
 
 def test_an_app_whose_folder_depends_on_the_process_is_refused(tmp_path: Path) -> None:
-    path = write_app(tmp_path, f"app = App({str(tmp_path)!r} + f'/jobs-{{os.getpid()}}')\n@app.task\ndef t():\n    pass\n")
+    path = write_app(
+        tmp_path, f"app = App({str(tmp_path)!r} + f'/jobs-{{os.getpid()}}')\n@app.task\ndef t():\n    pass\n"
+    )
     outcome = run_until_empty(path)
     assert outcome.exit_code == BOOT_EXIT
     assert "do not let the folder depend on the process" in str(outcome.error)

@@ -46,9 +46,7 @@ def source_of(app: App) -> str:
     file = getattr(module, "__file__", None)
     by_file = module.__spec__ is None or isinstance(module.__spec__.loader, _FileMark)
     if app.module == "__main__" and file is None:
-        raise errors.BootError(
-            "worker processes can not import an app that was typed in", hint="put it into a file"
-        )
+        raise errors.BootError("worker processes can not import an app that was typed in", hint="put it into a file")
     return f"{os.path.abspath(str(file))}:{name}" if by_file else f"{_main_name(module)}:{name}"
 
 

@@ -176,9 +176,7 @@ class Claimer:
             lock.release()
         return True
 
-    def _claim_from(
-        self, own: Journal, reader: ShardReader, position: Position, n: int, start: bool
-    ) -> list[FileItem]:
+    def _claim_from(self, own: Journal, reader: ShardReader, position: Position, n: int, start: bool) -> list[FileItem]:
         """Steps 1 to 3 of queues/shard.py, with the cursor's lock held."""
         begin, rows, end = reader.read(position, n, self._row_guess)
         if not rows:

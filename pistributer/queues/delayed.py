@@ -201,7 +201,9 @@ class DelayedRows:
         with self.lock:
             for minute in self._minutes():
                 for offset, line in list(self._lines(minute)):
-                    purged += self._mark(minute, offset, _WAIT, _TAKEN) is not None if line.startswith(_WAIT, STATE_AT) else 0
+                    purged += (
+                        self._mark(minute, offset, _WAIT, _TAKEN) is not None if line.startswith(_WAIT, STATE_AT) else 0
+                    )
             self._waiting.clear()
             self._read_to.clear()
         return purged

@@ -132,7 +132,14 @@ class RowReader:
 
 
 def make_item(
-    value: Any, line: bytes, attempts: int, token: int, journal: Journal, source: str, row: int, envelope: Envelope | None
+    value: Any,
+    line: bytes,
+    attempts: int,
+    token: int,
+    journal: Journal,
+    source: str,
+    row: int,
+    envelope: Envelope | None,
 ) -> FileItem:
     """An item for a bare or a wrapped line, after `attempts` deliveries that the line does not know of."""
     if envelope is None:

@@ -91,7 +91,13 @@ class LeftBehind:
         journal.record_move(move)
         try:
             first = own.record_claim(
-                batch.rows, source=source, row=tokens[0], skip=batch.skip, start=start, sync=self._durable, move=move.name
+                batch.rows,
+                source=source,
+                row=tokens[0],
+                skip=batch.skip,
+                start=start,
+                sync=self._durable,
+                move=move.name,
             )
         except BaseException:
             journal.record("stay", tokens)

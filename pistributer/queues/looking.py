@@ -101,7 +101,9 @@ class Lookout:
             if (found := self._parse(row.line, row_id(row.source, row.row), state)) is not None:
                 yield replace(found, attempt=found.attempt + row.attempts)
 
-    def _segment_rows(self, number: int, base: int, state: State, start: int = 0, first: int | None = None) -> Iterator[Row]:
+    def _segment_rows(
+        self, number: int, base: int, state: State, start: int = 0, first: int | None = None
+    ) -> Iterator[Row]:
         path = self._folder.segment(number, base)
         for ordinal, line in enumerate(read_segment(path, start), base if first is None else first):
             if (found := self._parse(line, row_id(f"{number:04d}", ordinal), state)) is not None:

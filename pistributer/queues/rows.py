@@ -109,7 +109,9 @@ def encode_txt(value: Any) -> bytes:
         what = "be empty" if not value else "hold a newline" if "\n" in value else "hold a NUL character"
         raise errors.RowError(f"a txt row can not {what}", hint=_TXT_HINT)
     if value.startswith(_RESERVED):
-        raise errors.RowError(f"a txt row can not begin with {_RESERVED!r}, which marks rows with a history", hint=_TXT_HINT)
+        raise errors.RowError(
+            f"a txt row can not begin with {_RESERVED!r}, which marks rows with a history", hint=_TXT_HINT
+        )
     try:
         return value.encode() + b"\n"
     except UnicodeEncodeError as error:

@@ -55,9 +55,7 @@ def row_id(source: str, row: int) -> str:
 class ShardWriter:
     """The one object that appends to shard `number`. Not thread-safe: the queue's lock stands in front."""
 
-    def __init__(
-        self, folder: Folder, lock: Flock, number: int, *, sync: Sync, group: GroupSync | None
-    ) -> None:
+    def __init__(self, folder: Folder, lock: Flock, number: int, *, sync: Sync, group: GroupSync | None) -> None:
         self._folder = folder
         self._lock = lock
         self.number = number
@@ -124,7 +122,9 @@ def take_shard(folder: Folder) -> tuple[Flock, int]:
         lock = try_lock(folder.shard_lock(number))
         if lock is not None:
             return lock, number
-    raise errors.QueueError("9,999 processes are putting into this queue", hint="put from fewer processes, or close some")
+    raise errors.QueueError(
+        "9,999 processes are putting into this queue", hint="put from fewer processes, or close some"
+    )
 
 
 def read_cursor(folder: Folder, number: int) -> Position | None:
