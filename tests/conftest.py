@@ -48,13 +48,14 @@ def no_child_is_left_behind() -> Iterator[None]:
 
 def _children() -> dict[int, bytes]:
     """Direct children of this process with their command lines; none where /proc can not tell."""
-    pids = [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
-    commands = {pid: _command(pid) for pid in pids}
+    lists = [_read(path) for path in Path("/proc/self/task").glob("*/children")]
+    commands = {int(pid): _read(Path(f"/proc/{int(pid)}/cmdline")) for pids in lists for pid in pids.split()}
     return {pid: command for pid, command in commands.items() if not any(kept in command for kept in _KEPT)}
 
 
-def _command(pid: int) -> bytes:
+def _read(path: Path) -> bytes:
+    """What /proc says of a thread or a process; nothing if it has ended between two looks."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return path.read_bytes()
     except OSError:
-        return b""  # ended and reaped between the two looks
+        return b""
