@@ -25,7 +25,7 @@ So rows come out in the order in which they went in, also if one process puts, t
 A file deleted from outside is noticed at the next append after a pause, where a pause is less than it takes to delete a
 file, so that a thread which deletes and appends in turns loses nothing. A writer that never pauses notices when the
 scheduler interrupts it. (`fstat` each time would cost 1.8 µs: on kernels with fine-grained timestamps, looking at them
-makes the next write update them.) A folder that was moved away is noticed the same way, once in a millisecond.
+makes the next write update them.) A folder that was moved away is noticed the same way, within a tenth of a second.
 
 Killed before the write: nothing. Inside it: a torn tail, healed by the next writer or reader. In the middle of healing:
 the torn tail again, and its bytes perhaps twice in the quarantine.
@@ -53,7 +53,7 @@ from .turns import Turn
 #: A writer that paused for longer looks whether its file was deleted, in seconds. (An unlink alone takes 2.3 µs on tmpfs.)
 _PAUSE = 1.5e-6
 #: How often it also looks whether the folder was moved away, in seconds.
-_LOOK_EVERY = 1e-3
+_LOOK_EVERY = 0.1
 
 _FLAGS = os.O_RDWR | os.O_APPEND
 
