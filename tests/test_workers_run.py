@@ -342,6 +342,37 @@ def test_long_jobs_are_shared_out_one_by_one(tmp_path: Path) -> None:
     assert min(by.count(pid) for pid in set(by)) >= 3
 
 
+def test_a_result_does_not_wait_for_a_job_that_is_known_to_be_long(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task
+        def quick(n):
+            return n
+
+        @app.task
+        def wait_for_file(name):
+            while not os.path.exists(name):
+                time.sleep(0.01)
+        """,
+    )
+    app = load_app(str(path))
+    quick, wait_for_file = app.tasks["quick"], app.tasks["wait_for_file"]
+    first, gate = tmp_path / "first", tmp_path / "gate"
+    learned = wait_for_file.send(str(first))
+    # Enough quick ones for the worker to claim ahead, so that the long one lies in a batch with those before it.
+    jobs = [quick.send(n) for n in range(1500)]
+    wait_for_file.send(str(gate))
+    with RunningApp(path, processes=1) as running:
+        wait_for(lambda: learned.status() == "running")
+        first.touch()
+        assert jobs[-1].result(timeout=20) == 1499
+        gate.touch()
+        running.signal(signal.SIGTERM)
+        running.outcome()
+    app.close()
+
+
 def test_a_result_that_json_can_not_hold_fails_the_job(tmp_path: Path) -> None:
     path = write_app(tmp_path, "@app.task\ndef odd():\n    return {1, 2}\n")
     app = load_app(str(path))

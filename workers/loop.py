@@ -9,7 +9,8 @@ worker would take the attempts of its neighbours along, or lose its own. It cost
 second from `send_many` to acknowledged, with two workers on two processors.
 
 Settling together: what ended well is acknowledged when the claimed rows are used up, and before the next piece of work
-if the oldest has waited for `_SETTLE_AFTER`. What it put elsewhere (results, counts) is put there first.
+if the oldest has waited for `SETTLE_AFTER`, or if the next is of a kind that took longer than that the last time. What it
+put elsewhere (results, counts) is put there first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _AHEAD = 0.02
 #: … but at most so many rows.
 _MOST_AHEAD = 256
 #: Seconds that finished work may wait for its acknowledgement if there is more to do.
-_SETTLE_AFTER = 0.005
+SETTLE_AFTER = 0.005
 
 
 class Loop(abc.ABC):
@@ -66,7 +67,7 @@ class Loop(abc.ABC):
         for item in items:
             if stop():
                 break  # the rest goes back when the queue is closed
-            if self._finished and now - self._oldest > _SETTLE_AFTER:
+            if self._finished and now - self._oldest > SETTLE_AFTER:
                 self.settle()
             handle(item)
             now = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .calling import Caller
 from .child import Child
 from .hooks import Hook, Retry, Run, Step, steps
 from .loading import load_app
-from .loop import Loop, leave
+from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .results import ResultLog
 from .tasks import Task
@@ -58,6 +59,8 @@ class _Ready:
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     failed: tuple[Step, ...]
+    #: It took long the last time, so what is finished must not wait for it.
+    slow: bool = False
 
 
 class TaskLoop(Loop):
@@ -87,6 +90,9 @@ class TaskLoop(Loop):
             self._run(ready, item, message)
 
     def _run(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+        if ready.slow:
+            self.settle()
+        begun = time.perf_counter()
         self.queue.start(item)
         self.desk.running(message["id"], ready.shown)
         run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt)
@@ -102,6 +108,7 @@ class TaskLoop(Loop):
         else:
             self.finish(item)
         self.desk.idle()
+        ready.slow = time.perf_counter() - begun > SETTLE_AFTER
 
     def _failed(self, ready: _Ready, item: Item, run: Run, error: BaseException) -> None:
         for step in ready.failed:
