@@ -26,7 +26,7 @@ from pistributer.queues import journal as journals
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
 
-from .crashing import Told, every_kill
+from .crashing import Told, every_kill, run_killed
 
 Tell = Callable[[str, Any], None]
 #: Small enough that every third row begins a new segment.
@@ -268,54 +268,56 @@ def test_adopting_what_a_dead_consumer_left(sweep: Sweep) -> None:
     sweep.run(before, act)
 
 
-def test_a_move_cut_short_is_resolved_whoever_comes_first(sweep: Sweep) -> None:
-    """A consumer dies while it moves a dead one's rows to its own journal; the next dies while it resolves that."""
-    from .crashing import run_killed
-
-    def mover(tell: Tell) -> None:
-        queue = sweep.open()
-        queue.claim(2, start=False)
-
-    BEFORE.update(range(4))
+def run_killed_twice(
+    sweep: Sweep, before: Callable[[Queue], None], first: Callable[[Queue], object], then: Callable[[Queue, Tell], None]
+) -> None:
+    """For each point at which `first` can be killed, and with what it left: kill `then` everywhere."""
     for died_at in itertools.count(1):
+        got_through = []
 
-        def prepare(at: int, died_at: int = died_at) -> Callable[[Tell], None]:
+        def prepare(at: int, died_at: int = died_at, got_through: list[bool] = got_through) -> Callable[[Tell], None]:
             sweep.fresh(f"{died_at}-{at}")
             with sweep.open() as queue:
-                _put_many(queue, sweep, range(4))
-                queue.claim(4, start=False)
-            prepare.finished = run_killed(mover, died_at, torn=bool(at % 2)).finished  # type: ignore[attr-defined]
-            return lambda tell: sweep._child(lambda queue, tell: ack(queue, sweep, tell, queue.claim(3)), tell)
+                before(queue)
+            told = run_killed(lambda tell: _discard(first(sweep.open())), died_at, torn=bool(at % 2))
+            got_through.append(told.finished)
+            return lambda tell: sweep._child(then, tell)
 
         for _, told in every_kill(prepare):
             sweep.check(told)
             sweep.points += 1
-        if prepare.finished:  # type: ignore[attr-defined]
+        if any(got_through):
             return
+
+
+def _discard(result: object) -> None:
+    """What was claimed is not told: its owner is dead before the child that is watched begins."""
+
+
+def test_a_move_cut_short_is_resolved_whoever_comes_first(sweep: Sweep) -> None:
+    """A consumer dies while it moves a dead one's rows to its own journal; the next dies while it resolves that."""
+
+    def before(queue: Queue) -> None:
+        _put_many(queue, sweep, range(4))
+        queue.claim(4, start=False)
+
+    BEFORE.update(range(4))
+    run_killed_twice(
+        sweep,
+        before,
+        first=lambda queue: queue.claim(2, start=False),
+        then=lambda queue, tell: ack(queue, sweep, tell, queue.claim(3)),
+    )
 
 
 def test_recovery_from_a_claim_cut_short_is_itself_cut_short(sweep: Sweep) -> None:
-    """First a consumer dies at each step of a claim; then, for each, the one that recovers from it dies at each step."""
-    from .crashing import run_killed
-
-    def first(tell: Tell) -> None:
-        sweep.open().claim(2)
-
-    BEFORE.update(range(5))
-    for died_at in itertools.count(1):
-
-        def prepare(at: int, died_at: int = died_at) -> Callable[[Tell], None]:
-            sweep.fresh(f"{died_at}-{at}")
-            with sweep.open() as queue:
-                _put_many(queue, sweep, range(5))
-            prepare.finished = run_killed(first, died_at, torn=bool(at % 2)).finished  # type: ignore[attr-defined]
-            return lambda tell: sweep._child(lambda queue, tell: ack(queue, sweep, tell, queue.claim(2)), tell)
-
-        for _, told in every_kill(prepare):
-            sweep.check(told)
-            sweep.points += 1
-        if prepare.finished:  # type: ignore[attr-defined]
-            return
+    """A consumer dies at each step of a claim; then, for each, the one that recovers from it dies at each step."""
+    run_killed_twice(
+        sweep,
+        fill(sweep, range(5)),
+        first=lambda queue: queue.claim(2),
+        then=lambda queue, tell: ack(queue, sweep, tell, queue.claim(2)),
+    )
 
 
 def test_rewriting_a_long_journal(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
