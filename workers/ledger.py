@@ -163,13 +163,13 @@ class ReaderLedger(Ledger):
             self._note_restart()
 
     def _note_restart(self) -> None:
-        words = self.words
-        held = len(self) + 1 - words[HELD] if words[HELD] else 0
-        self.append(RESTART | held << 32 | words[READING])
+        held = len(self) + 1 - self.words[HELD] if self.words[HELD] else 0
+        # Appending may map the file anew, so `self.words` is read anew each time.
+        self.append(RESTART | held << 32 | self.words[READING])
         self.settled()
         self.reading(None)
-        log = words[self._start : self._next]
-        words[ROWS] = sum(word >> 60 == ROW >> 60 for word in log)
+        log = self.words[self._start : self._next]
+        self.words[ROWS] = sum(word >> 60 == ROW >> 60 for word in log)
         log.release()
 
     def reading(self, channel: int | None) -> None:

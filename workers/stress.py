@@ -100,9 +100,10 @@ class _Watch:
         return self._sum("writer", self.scenario.writers), self._sum("reader", self.scenario.readers)
 
     def _sum(self, role: str, count: int) -> int:
-        return sum(self._rows_of(role, index) for index in range(count))
+        return sum(self.rows_of(role, index) for index in range(count))
 
-    def _rows_of(self, role: str, index: int) -> int:
+    def rows_of(self, role: str, index: int) -> int:
+        """Rows that this child has put or read so far."""
         file = self._files.get((role, index))
         if file is None:
             path = path_of(self.folder, role, index)
@@ -134,7 +135,7 @@ class _Run:
         #: Why the run was cut short by ourselves.
         self._ended: str | None = None
         self._cpu_before = time.process_time()
-        self._killer = stress_crews.Killer(self._crew, scenario.kill_every, scenario.seed)
+        self._killer = stress_crews.Killer(self._crew, scenario.kill_every, scenario.seed, self._watch.rows_of)
 
     def report(self) -> Report:
         self._started = self._moved = time.monotonic()

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -49,9 +50,6 @@ class Crew(Protocol):
         ...
 
     def pids(self) -> dict[Key, int]: ...
-    def ready(self) -> set[Key]:
-        """Children that have set themselves up."""
-        ...
 
 
 def crew_for(scenario: Scenario, run: Path) -> Crew:
@@ -103,9 +101,6 @@ class ProcessCrew:
     def pids(self) -> dict[Key, int]:
         return self._supervisor.pids()
 
-    def ready(self) -> set[Key]:
-        return {key for key, state in self._supervisor.states().items() if state is State.RUNNING}
-
 
 class ThreadCrew:
     """All in one process, as the seed's benchmark did it."""
@@ -153,9 +148,6 @@ class ThreadCrew:
     def pids(self) -> dict[Key, int]:
         return {}
 
-    def ready(self) -> set[Key]:
-        return set()
-
 
 class _ThreadSeat:
     def __init__(self, index: int, leave: threading.Event) -> None:
@@ -175,26 +167,27 @@ class _ThreadSeat:
 class Killer:
     """Kills a random writer or reader every so often, and remembers whom."""
 
-    def __init__(self, crew: Crew, every: float, seed: int) -> None:
-        self._crew, self._every = crew, every
+    def __init__(self, crew: Crew, every: float, seed: int, rows_of: Callable[[str, int], int]) -> None:
+        self._crew, self._every, self._rows_of = crew, every, rows_of
         self._chance = random.Random(seed)
         self._next = time.monotonic() + every
         self.kills: Counter[Key] = Counter()
-        #: Whose last life ended before it was ready: its next one may get so far, or fast kills would end all work.
-        self._unready: set[Key] = set()
+        #: Rows that each victim had put or read when it was last killed. Until it has more it is spared, or kills that are
+        #: faster than a start would end all work.
+        self._rows_at_kill: dict[Key, int] = {}
 
     def kill_if_due(self) -> None:
         now = time.monotonic()
         if not self._every or now < self._next:
             return
         self._next = max(self._next + self._every, now)
-        pids, ready = self._crew.pids(), self._crew.ready()
-        victims = sorted(key for key in pids if key in ready or key not in self._unready)
+        pids = self._crew.pids()
+        victims = sorted(key for key in pids if self._rows_of(*key) != self._rows_at_kill.get(key))
         if victims:
             # Writers and readers in turn by chance, however many there are of each.
             role = self._chance.choice(sorted({role for role, _ in victims}))
             key = self._chance.choice([key for key in victims if key[0] == role])
-            (self._unready.discard if key in ready else self._unready.add)(key)
+            self._rows_at_kill[key] = self._rows_of(*key)
             self._kill(key, pids[key])
 
     def _kill(self, key: Key, pid: int) -> None:

@@ -299,6 +299,7 @@ class ShardedQueue(Queue):
 
     def _sleep(self, seconds: float) -> None:
         with self._claim_lock, self._typed_errors:
+            self._require_open()
             self._claimer.tidy()
             self._bell.arm(self._claimer.journal().number)
             due_in = self._claimer.next_due - time.time()
