@@ -235,17 +235,18 @@ class Claimer:
         """Count an attempt; False if the item is not held."""
         if self.split([item])[1]:
             return False
-        item.journal.record("start", [item.token])
-        self._acknowledge_safely(item.journal)
+        own = self.journal()
+        own.record("start", [item.token])
+        self._acknowledge_safely(own)
         item.attempt += 1
         return True
 
     def split(self, items: Iterable[FileItem]) -> tuple[list[FileItem], list[FileItem]]:
         """Those that are held, and those that are not."""
         given = list(items)
-        held = [item for item in given if item.journal.held.get(item.token) is item]
-        if any(item.journal is not self._own for item in held):  # another queue object's
-            held = [item for item in held if item.journal is self._own]
+        # By identity: another object's items, or a forked parent's, may have the same tokens.
+        ours = self._own.held if self._own is not None else {}
+        held = [item for item in given if ours.get(item.token) is item]
         if len(held) == len(given) == len(set(held)):
             return held, []
         mine = dict.fromkeys(held)

@@ -19,7 +19,7 @@ _AFTER_WRAPPED = PREFIX + b"\xff"
 class FileItem(Item):
     """An item with the place that it was claimed from. Its id is built only when somebody asks."""
 
-    __slots__ = ("envelope", "journal", "line", "row", "source")
+    __slots__ = ("envelope", "line", "row", "source")
 
     def __init__(
         self,
@@ -27,7 +27,6 @@ class FileItem(Item):
         raw: bytes,
         attempt: int,
         token: int,
-        journal: Journal,
         source: str,
         row: int,
         line: bytes,
@@ -37,7 +36,6 @@ class FileItem(Item):
         self.raw = raw
         self.attempt = attempt
         self.token = token
-        self.journal = journal
         self.source = source
         self.row = row
         #: The row as the journal keeps it: `raw`, or wrapped.
@@ -73,12 +71,12 @@ class Batch:
         if self.envelopes is None:
             places = range(self.first, self.first + len(self.rows))
             items = [
-                FileItem(value, row, attempts, number, journal, self.source, place, row)
+                FileItem(value, row, attempts, number, self.source, place, row)
                 for number, place, row, value in zip(tokens, places, self.rows, self.values, strict=True)
             ]
         else:
             items = [
-                make_item(value, row, attempts, number, journal, self.source, place, envelope)
+                make_item(value, row, attempts, number, self.source, place, envelope)
                 for number, place, row, value, envelope in zip(
                     tokens, self._places(), self.rows, self.values, self.envelopes, strict=True
                 )
@@ -136,12 +134,11 @@ def make_item(
     line: bytes,
     attempts: int,
     token: int,
-    journal: Journal,
     source: str,
     row: int,
     envelope: Envelope | None,
 ) -> FileItem:
     """An item for a bare or a wrapped line, after `attempts` deliveries that the line does not know of."""
     if envelope is None:
-        return FileItem(value, line, attempts, token, journal, source, row, line)
-    return FileItem(value, envelope.raw, envelope.attempt + attempts, token, journal, source, row, line, envelope)
+        return FileItem(value, line, attempts, token, source, row, line)
+    return FileItem(value, envelope.raw, envelope.attempt + attempts, token, source, row, line, envelope)

@@ -32,15 +32,13 @@ _LOOK_BACK = 65536
 class AppendFile:
     """A kept descriptor on a file that this process alone appends to. Not thread-safe: the caller holds a lock."""
 
-    __slots__ = ("__weakref__", "fd", "path", "size", "torn")
+    __slots__ = ("__weakref__", "fd", "path", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = -1
         #: Bytes in the file, as far as this process has written and seen.
         self.size = 0
-        #: What a dead writer left behind the last newline, found and cut at opening.
-        self.torn = b""
         forking.register(self)
 
     def open(self, *, keep: Callable[[bytes], None] | None = None) -> AppendFile:
@@ -50,7 +48,7 @@ class AppendFile:
         """
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self.size, self.torn = heal_tail(self.fd, keep)
+            self.size = heal_tail(self.fd, keep)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError) and not isinstance(error, errors.PistributerError):
@@ -121,17 +119,16 @@ class AppendFile:
         self.close()
 
 
-def heal_tail(fd: int, keep: Callable[[bytes], None] | None = None) -> tuple[int, bytes]:
-    """Cut what stands behind the last newline, after `keep` has seen it; return the size now and the bytes cut."""
+def heal_tail(fd: int, keep: Callable[[bytes], None] | None = None) -> int:
+    """Cut what stands behind the last newline, after `keep` has seen it; return the size now."""
     size = os.lseek(fd, 0, os.SEEK_END)
     end = last_row_end(fd, size)
     if end == size:
-        return size, b""
-    torn = read_range(fd, end, size)
+        return size
     if keep is not None:
-        keep(torn)
+        keep(read_range(fd, end, size))
     os.ftruncate(fd, end)
-    return end, torn
+    return end
 
 
 def last_row_end(fd: int, size: int) -> int:
