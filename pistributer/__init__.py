@@ -26,11 +26,21 @@ if TYPE_CHECKING:
     # isort: off
     from . import errors
     from .errors import (
-        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
-        JobFailed, NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull,
-        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, StorageError, SyncFailed,
-        TaskNotFound, TooManyOpenFiles, UnsafeFilesystem, WorkError,
+        BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
+        ConcurrencyConflictError, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch, FolderMissing,
+        FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat, NotAQueue, NotWritable,
+        PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost, ResultTimeout, RowError,
+        RowTooLarge, RowTypeError, StorageError, SyncFailed, TaskNotFound, TooManyOpenFiles, UnsafeFilesystem,
+        UnsafeValue, WorkError,
     )  # fmt: skip
+    from .dicts.cached import AppendOnlyDictCached, MutableDictCached
+    from .dicts.contract import PersiDict
+    from .dicts.files import FileDirDict
+    from .dicts.flags import DELETE_CURRENT, KEEP_CURRENT, ETagHasNotChangedFlag
+    from .dicts.keys import NonEmptySafeStrTuple, SafeStrTuple
+    from .dicts.local import EmptyDict, LocalDict
+    from .dicts.overlapping import OverlappingMultiDict
+    from .dicts.write_once import WriteOnceDict
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Stats
@@ -47,24 +57,39 @@ if TYPE_CHECKING:
     from .workers.tasks import Task
 
 __all__ = [
-    "App", "BadCall", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost", "DiskFull", "DriverMismatch",
-    "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue", "NotWritable",
-    "Outcome", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue",
-    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row", "RowError",
-    "RowTooLarge", "RowTypeError", "Run", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
-    "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue",
-    "run",
+    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "BadCall", "BadKey",
+    "BadKeyType", "BadValue", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost",
+    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
+    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FolderMissing", "FormatError", "Hook",
+    "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MutableDictCached", "MutationPolicyError",
+    "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotWritable", "Outcome", "OverlappingMultiDict",
+    "PackageMissing", "PersiDict", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
+    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row",
+    "RowError", "RowTooLarge", "RowTypeError", "Run", "SafeStrTuple", "Stats", "StorageError", "Supervisor",
+    "Sync", "SyncFailed", "Task", "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue",
+    "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
+    "AppendOnlyDictCached": "dicts.cached",
     "Call": "workers.messages",
     "Child": "workers.child",
+    "DELETE_CURRENT": "dicts.flags",
+    "ETagHasNotChangedFlag": "dicts.flags",
+    "EmptyDict": "dicts.local",
+    "FileDirDict": "dicts.files",
     "Hook": "workers.hooks",
     "Item": "queues.contract",
     "Job": "workers.jobs",
+    "KEEP_CURRENT": "dicts.flags",
+    "LocalDict": "dicts.local",
+    "MutableDictCached": "dicts.cached",
+    "NonEmptySafeStrTuple": "dicts.keys",
     "Outcome": "workers.supervisor",
+    "OverlappingMultiDict": "dicts.overlapping",
+    "PersiDict": "dicts.contract",
     "Pistributer": "queues.classic",
     "PistributerSqlite": "queues.classic_sqlite",
     "PistributerTxt": "queues.classic",
@@ -73,10 +98,12 @@ _HOMES = {
     "Role": "workers.roles",
     "Row": "queues.contract",
     "Run": "workers.hooks",
+    "SafeStrTuple": "dicts.keys",
     "Stats": "queues.contract",
     "Supervisor": "workers.supervisor",
     "Sync": "storage.durability",
     "Task": "workers.tasks",
+    "WriteOnceDict": "dicts.write_once",
     "open_queue": "queues.opening",
     "run": "workers.run",
 }

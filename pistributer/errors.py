@@ -22,6 +22,18 @@
     │   ├── TooManyOpenFiles                          descriptors exhausted
     │   ├── SyncFailed                                the disk refused to confirm; never retried
     │   └── UnsafeFilesystem                          a network filesystem, whose locks do not hold
+    ├── DictError
+    │   ├── BadKey             (also ValueError)      this can not be a key
+    │   │   └── BadKeyType     (also TypeError)       … because it is not made of strings
+    │   ├── BadValue           (also TypeError)       this can not be a value of this dictionary
+    │   ├── MutationPolicyError (also KeyError, TypeError)  an append-only or write-once item would change
+    │   ├── ConcurrencyConflictError (also RuntimeError)    others changed the item at each try
+    │   ├── InconsistentValue  (also ValueError)      a second value for a write-once item is another
+    │   ├── DamagedValue       (also ValueError)      what is stored can not be read
+    │   ├── UnsafeValue        (also PermissionError) reading it could run somebody else's code
+    │   ├── DictMismatch       (also ValueError)      this folder was written with other settings
+    │   ├── BackendError       (also RuntimeError)    the server failed, or can not be reached
+    │   └── PackageMissing     (also ImportError)     an extra of this package is not installed
     └── WorkError
         ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
         ├── BadCall            (also TypeError)       arguments that a message can not carry
@@ -42,10 +54,12 @@ from types import TracebackType
 from typing import Any
 
 __all__ = [
-    "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
-    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
-    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "StorageError", "SyncFailed", "TaskNotFound",
-    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
+    "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
+    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "FolderMissing",
+    "FormatError", "InconsistentValue", "JobFailed", "MutationPolicyError", "NewerFormat", "NotAQueue", "NotWritable",
+    "PackageMissing", "PistributerError", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout",
+    "RowError", "RowTooLarge", "RowTypeError", "StorageError", "SyncFailed", "TaskNotFound", "TooManyOpenFiles",
+    "UnsafeFilesystem", "UnsafeValue", "WorkError",
 ]  # fmt: skip
 
 
@@ -169,6 +183,54 @@ class SyncFailed(StorageError):
 
 class UnsafeFilesystem(StorageError):
     """A network filesystem: two hosts could hold one lock at the same time, and rows would be lost."""
+
+
+class DictError(PistributerError):
+    """Something about a persistent dictionary. A key that is not there is a plain KeyError, as with every mapping."""
+
+
+class BadKey(DictError, ValueError):
+    """This can not be a key. Attribute: `key`, the part that is refused."""
+
+
+class BadKeyType(BadKey, TypeError):
+    """A key is made of strings. Attribute: `key`, the part that is not one."""
+
+
+class BadValue(DictError, TypeError):
+    """The value is not of the class that this dictionary holds, or its format can not hold it. Nothing was written."""
+
+
+class MutationPolicyError(DictError, KeyError, TypeError):
+    """An append-only or write-once dictionary was asked to change or delete what is there. Attribute: `key`."""
+
+
+class ConcurrencyConflictError(DictError, RuntimeError):
+    """Others changed the item at each try. Nothing of ours was written. Attributes: `key`, `attempts`."""
+
+
+class InconsistentValue(DictError, ValueError):
+    """A write-once item was written again with another value. The first one stands. Attribute: `key`."""
+
+
+class DamagedValue(DictError, ValueError):
+    """The stored bytes can not be turned into a value. They are left as they are. Attribute: `path`."""
+
+
+class UnsafeValue(DictError, PermissionError):
+    """Turning the stored bytes into a value could run code of somebody else's choice. Attribute: `path`."""
+
+
+class DictMismatch(DictError, ValueError):
+    """The folder was written with other settings. Attributes: `path`, `found`, `asked`."""
+
+
+class BackendError(DictError, RuntimeError):
+    """The object store failed for good, after retries, or refused. Attributes: `path`, and `status` if there was an answer."""
+
+
+class PackageMissing(DictError, ImportError):
+    """This needs a package that is not installed; the hint says which extra brings it."""
 
 
 class WorkError(PistributerError):

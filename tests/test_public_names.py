@@ -23,6 +23,10 @@ PUBLIC = """
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
     NotAQueue NotWritable PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
     RowTooLarge RowTypeError StorageError SyncFailed TaskNotFound TooManyOpenFiles UnsafeFilesystem WorkError
+    AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict KEEP_CURRENT LocalDict
+    MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict SafeStrTuple WriteOnceDict
+    BackendError BadKey BadKeyType BadValue ConcurrencyConflictError DamagedValue DictError DictMismatch
+    InconsistentValue MutationPolicyError PackageMissing UnsafeValue
 """.split()
 
 #: What `import pistributer` must not drag in; most programs that import it only put rows.
