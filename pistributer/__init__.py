@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .dicts.contract import PersiDict
     from .dicts.files import FileDirDict
     from .dicts.flags import DELETE_CURRENT, KEEP_CURRENT, ETagHasNotChangedFlag
+    from .dicts.iodict import IODict
     from .dicts.keys import NonEmptySafeStrTuple, SafeStrTuple
     from .dicts.local import EmptyDict, LocalDict
     from .dicts.overlapping import OverlappingMultiDict
@@ -60,7 +61,7 @@ __all__ = [
     "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "BadCall", "BadKey",
     "BadKeyType", "BadValue", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost",
     "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
-    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FolderMissing", "FormatError", "Hook",
+    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FolderMissing", "FormatError", "Hook", "IODict",
     "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MutableDictCached", "MutationPolicyError",
     "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotWritable", "Outcome", "OverlappingMultiDict",
     "PackageMissing", "PersiDict", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
@@ -81,6 +82,7 @@ _HOMES = {
     "EmptyDict": "dicts.local",
     "FileDirDict": "dicts.files",
     "Hook": "workers.hooks",
+    "IODict": "dicts.iodict",
     "Item": "queues.contract",
     "Job": "workers.jobs",
     "KEEP_CURRENT": "dicts.flags",

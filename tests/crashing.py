@@ -16,6 +16,7 @@ from typing import Any
 
 _CALLS = (
     "write", "pwrite", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "rename", "unlink", "mkdir", "mkfifo", "open",
+    "rmdir", "utime",
 )  # fmt: skip
 _DEADLINE = 60
 

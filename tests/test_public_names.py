@@ -23,7 +23,7 @@ PUBLIC = """
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
     NotAQueue NotWritable PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
     RowTooLarge RowTypeError StorageError SyncFailed TaskNotFound TooManyOpenFiles UnsafeFilesystem WorkError
-    AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict KEEP_CURRENT LocalDict
+    AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict IODict KEEP_CURRENT LocalDict
     MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict SafeStrTuple WriteOnceDict
     BackendError BadKey BadKeyType BadValue ConcurrencyConflictError DamagedValue DictError DictMismatch
     InconsistentValue MutationPolicyError PackageMissing UnsafeValue

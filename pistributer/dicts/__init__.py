@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ConditionalOperationResult, DeleteCurrentFlag, ETagConditionFlag, ETagHasNotChangedFlag, ETagIfExists, ETagValue,
         Joker, KeepCurrentFlag, OperationResult, RetrieveValueFlag, TransformingFunction,
     )  # fmt: skip
+    from .iodict import IODict
     from .keys import (
         NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, SafeStrTuple, get_safe_chars, replace_unsafe_chars,
     )  # fmt: skip
@@ -45,6 +46,7 @@ _HOMES = {
         "ETagConditionFlag ETagHasNotChangedFlag ETagIfExists ETagValue Joker KeepCurrentFlag OperationResult "
         "RetrieveValueFlag TransformingFunction"
     ),
+    "iodict": "IODict",
     "keys": ("NonEmptyPersiDictKey NonEmptySafeStrTuple PersiDictKey SafeStrTuple get_safe_chars replace_unsafe_chars"),
     "local": "EmptyDict LocalDict",
     "overlapping": "OverlappingMultiDict",
@@ -56,7 +58,7 @@ __all__ = [
     "ALWAYS_RETRIEVE", "ANY_ETAG", "DELETE_CURRENT", "ETAG_HAS_CHANGED", "ETAG_HAS_NOT_CHANGED", "ETAG_IS_THE_SAME",
     "IF_ETAG_CHANGED", "ITEM_NOT_AVAILABLE", "KEEP_CURRENT", "NEVER_RETRIEVE", "VALUE_NOT_RETRIEVED",
     "AppendOnlyDictCached", "ConditionalOperationResult", "DeleteCurrentFlag", "ETagConditionFlag",
-    "ETagHasNotChangedFlag", "ETagIfExists", "ETagValue", "EmptyDict", "FileDirDict", "Joker", "KeepCurrentFlag",
+    "ETagHasNotChangedFlag", "ETagIfExists", "ETagValue", "EmptyDict", "FileDirDict", "IODict", "Joker", "KeepCurrentFlag",
     "LocalDict", "MutableDictCached", "NonEmptyPersiDictKey", "NonEmptySafeStrTuple", "OperationResult",
     "OverlappingMultiDict", "PersiDict", "PersiDictKey", "RetrieveValueFlag", "SafeStrTuple", "TransformingFunction",
     "WriteOnceDict", "get_safe_chars", "replace_unsafe_chars",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Self, TypeVar, cast
 
 from .contract import Entry, Mark, PersiDict, Require
@@ -27,6 +28,9 @@ class _Cached(PersiDict[V], Generic[V]):
 
     def _stat(self, key: NonEmptySafeStrTuple) -> Mark | None:
         return self.main_dict._stat(key)
+
+    def _turn(self, key: NonEmptySafeStrTuple) -> AbstractContextManager[object]:
+        return self.main_dict._turn(key)
 
     def _keys(self) -> Iterator[NonEmptySafeStrTuple]:
         return self.main_dict._keys()

@@ -22,6 +22,7 @@ import heapq
 import random
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Self, TypeVar
 
 from .. import errors
@@ -244,6 +245,16 @@ class PersiDict(Basis[V], Generic[V]):
         """
         kept = to_key(key)
         _check_retries(n_retries)
+        with self._turn(kept):
+            return self._transform(kept, transformer, n_retries)
+
+    def _turn(self, key: NonEmptySafeStrTuple) -> AbstractContextManager[object]:
+        """Where waiting is cheaper than trying in vain: lets those who transform one key queue up. Fairness, not safety."""
+        return nullcontext()
+
+    def _transform(
+        self, kept: NonEmptySafeStrTuple, transformer: TransformingFunction, n_retries: int | None
+    ) -> OperationResult[V]:
         attempt = 0
         while True:
             attempt += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Self, TypeVar
 
 from .. import errors
@@ -74,6 +75,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
         self._require_same_digests()
 
     def _require_same_digests(self) -> None:
+        # The folder does not say how it was written, because persidict's do not; its names do.
         wrong = None
         for _, (_, name) in zip(range(_SAMPLE), self._walk(), strict=False):
             name = name.removesuffix(self._suffix)
@@ -142,6 +144,9 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _remove(self, key: NonEmptySafeStrTuple, require: Require) -> bool:
         return self._files.remove(self._path(key), _accepting(require))
 
+    def _turn(self, key: NonEmptySafeStrTuple) -> AbstractContextManager[object]:
+        return self._files.turn(self._path(key))
+
     def _keys(self) -> Iterator[NonEmptySafeStrTuple]:
         return (key for _, _, key in self._found())
 
@@ -153,16 +158,16 @@ class FileDirDict(PersiDict[V], Generic[V]):
 
     def get_subdict(self, prefix_key: PersiDictKey) -> Self:
         segments = [digests.sign(part, self.digest_len) for part in prefix_of(prefix_key)]
-        view = type(self)(**{**self.get_params(), "base_dir": os.path.join(self._base_dir, *segments)})
-        # Its stage is ours, so that no folder of the tree gets one of its own.
-        view._files = self._files
+        # Not opened again: what lies there may be no folder, and its stage is ours, so that no folder gets one of its own.
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _base_dir=os.path.join(self._base_dir, *segments))
         return view
 
     def _first_segments(self) -> set[str]:
         try:
             with os.scandir(self._base_dir) as entries:
                 found = {self._first_segment(entry) for entry in entries}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
         return {name for name in found if name is not None}
 
@@ -171,7 +176,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
         if entry.is_dir(follow_symlinks=False):
             if not is_safe(name) or not any(True for _ in self._walk(entry.path)):
                 return None
-        elif name.endswith(self._suffix):
+        elif name.endswith(self._suffix) and entry.is_file(follow_symlinks=False):
             name = name.removesuffix(self._suffix)
         else:
             return None

@@ -80,10 +80,14 @@ def _is_plain(value: Any) -> bool:
     if kind is list:
         return all(map(_is_plain, value))
     if kind is dict:
-        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+        return all(map(_is_plain_key, value)) and all(map(_is_plain, value.values()))
     if issubclass(kind, bytearray | memoryview):
         raise errors.BadValue(f"JSON can not hold {kind.__name__}", hint="store bytes(value) instead")
     return False
+
+
+def _is_plain_key(key: Any) -> bool:
+    return type(key) is str and not key.startswith(_NON_STRING_KEY)
 
 
 def _encode_plain(value: Any) -> bytes:

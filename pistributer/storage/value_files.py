@@ -20,19 +20,27 @@ one may. Killed while deleting: the value is there or not. Empty folders may sta
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
 import os
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 
 from .. import errors
 from .durability import sync_file
+from .locks import Flock
 from .replacing import write_all
 
 #: `#` can not be part of a key, so nothing of ours is ever taken for a value.
 STAGE = "#stage"
+TURNS = "#turns"
+#: So many lock files for all keys of a tree.
+_TURNS = 64
+#: Longest wait for one's turn, in seconds.
+_PATIENCE = 1.0
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -41,6 +49,8 @@ _numbers = itertools.count()
 
 #: Decides on what is there (None: nothing) whether to go on.
 Accepts = Callable[[os.stat_result | None], bool]
+#: Is given the descriptor of the new file and what it is about to replace, under the lock; may add to the file.
+Finish = Callable[[int, os.stat_result | None], None]
 
 
 def accept_all(_: os.stat_result | None) -> bool:
@@ -84,19 +94,22 @@ def stat_value(path: str) -> os.stat_result | None:
 class ValueFolder:
     """The tree of values under `root`. Folders are made on first write, for their owner only."""
 
-    __slots__ = ("_stage", "durable", "root")
+    __slots__ = ("durable", "root", "stage")
 
-    def __init__(self, root: str, *, durable: bool) -> None:
+    def __init__(self, root: str, *, durable: bool, stage: str | None = None) -> None:
         self.root = root
         self.durable = durable
-        self._stage = os.path.join(root, STAGE)
+        self.stage = stage or os.path.join(root, STAGE)
 
-    def write(self, path: str, data: bytes, accepts: Accepts) -> os.stat_result | None:
-        """Make `data` the value at `path` and return its state; None, and nothing changed, if it is not accepted."""
+    def write(self, path: str, data: bytes, accepts: Accepts, finish: Finish | None = None) -> os.stat_result | None:
+        """Make `data` the value at `path` and return its state; None, and nothing changed, if it is not accepted.
+
+        `finish` writes what depends on what is replaced; it costs a second sync, under the lock.
+        """
         while True:
             staged, fd = self._put_on_stage(data)
             try:
-                state = self._move_in(staged, fd, path, accepts)
+                state = self._move_in(staged, fd, path, accepts, finish)
             except FileNotFoundError:
                 # Somebody removed the folder when it was empty, or our file as a dead writer's: from the start.
                 _unlink_quietly(staged)
@@ -115,12 +128,12 @@ class ValueFolder:
 
     def _put_on_stage(self, data: bytes) -> tuple[str, int]:
         """A locked file in the stage with these bytes. The lock says that its writer lives."""
-        staged = f"{self._stage}/{os.getpid()}-{next(_numbers)}"
+        staged = f"{self.stage}/{os.getpid()}-{next(_numbers)}"
         try:
             try:
                 fd = os.open(staged, _NEW, 0o600)
             except FileNotFoundError:
-                make_folders(self._stage, durable=self.durable)
+                make_folders(self.stage, durable=self.durable)
                 fd = os.open(staged, _NEW, 0o600)
             except FileExistsError:
                 return self._put_on_stage(data)  # of a dead process with our number
@@ -139,7 +152,9 @@ class ValueFolder:
             raise
         return staged, fd
 
-    def _move_in(self, staged: str, fd: int, path: str, accepts: Accepts) -> os.stat_result | None:
+    def _move_in(
+        self, staged: str, fd: int, path: str, accepts: Accepts, finish: Finish | None
+    ) -> os.stat_result | None:
         folder, name = os.path.split(path)
         folder_fd = self._open_folder(folder)
         try:
@@ -147,6 +162,10 @@ class ValueFolder:
             present = _stat_at(name, folder_fd)
             if not accepts(present):
                 return None
+            if finish is not None:
+                finish(fd, present)
+                if self.durable:
+                    sync_file(fd, staged)
             moment = time.time_ns()
             if present is not None and moment <= present.st_mtime_ns:
                 moment = present.st_mtime_ns + 1000
@@ -210,16 +229,36 @@ class ValueFolder:
             make_folders(folder, durable=self.durable)
             return os.open(folder, _FOLDER)
 
+    @contextlib.contextmanager
+    def turn(self, path: str) -> Iterator[None]:
+        """Wait, a second at most, until nobody else who asks for `path` is inside. Those who transform one value again and
+        again would else overtake each other. Whoever waited in vain goes on all the same, so nothing here can deadlock.
+        """
+        folder = os.path.join(self.root, TURNS)
+        make_folders(folder, durable=False)
+        lock = Flock(os.path.join(folder, f"{zlib.crc32(path.encode()) % _TURNS:02d}"))
+        try:
+            lock.acquire(timeout=_PATIENCE)
+            yield
+        finally:
+            lock.close()
+
     def clean_stage(self) -> None:
         """Delete what killed writers left. A file whose writer lives is locked and stays."""
         try:
-            names = os.listdir(self._stage)
+            names = os.listdir(self.stage)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise errors.from_os_error(error, "read", self._stage) from error
+            raise errors.from_os_error(error, "read", self.stage) from error
         for name in names:
-            _unlink_if_dead(os.path.join(self._stage, name))
+            _unlink_if_dead(os.path.join(self.stage, name))
+
+
+def append_to(fd: int, data: bytes) -> None:
+    """For `finish`: add to the end of the new file."""
+    os.lseek(fd, 0, os.SEEK_END)
+    write_all(fd, data)
 
 
 def make_folders(path: str, *, durable: bool) -> None:
