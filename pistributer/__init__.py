@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .dicts.keys import NonEmptySafeStrTuple, SafeStrTuple
     from .dicts.local import EmptyDict, LocalDict
     from .dicts.overlapping import OverlappingMultiDict
+    from .dicts.s3 import S3Dict
     from .dicts.write_once import WriteOnceDict
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
@@ -66,7 +67,7 @@ __all__ = [
     "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotWritable", "Outcome", "OverlappingMultiDict",
     "PackageMissing", "PersiDict", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
     "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row",
-    "RowError", "RowTooLarge", "RowTypeError", "Run", "SafeStrTuple", "Stats", "StorageError", "Supervisor",
+    "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "Stats", "StorageError", "Supervisor",
     "Sync", "SyncFailed", "Task", "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue",
     "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
@@ -100,6 +101,7 @@ _HOMES = {
     "Role": "workers.roles",
     "Row": "queues.contract",
     "Run": "workers.hooks",
+    "S3Dict": "dicts.s3",
     "SafeStrTuple": "dicts.keys",
     "Stats": "queues.contract",
     "Supervisor": "workers.supervisor",

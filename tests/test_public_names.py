@@ -24,7 +24,7 @@ PUBLIC = """
     NotAQueue NotWritable PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
     RowTooLarge RowTypeError StorageError SyncFailed TaskNotFound TooManyOpenFiles UnsafeFilesystem WorkError
     AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict IODict KEEP_CURRENT LocalDict
-    MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict SafeStrTuple WriteOnceDict
+    MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict S3Dict SafeStrTuple WriteOnceDict
     BackendError BadKey BadKeyType BadValue ConcurrencyConflictError DamagedValue DictError DictMismatch
     InconsistentValue MutationPolicyError PackageMissing UnsafeValue
 """.split()

@@ -3,7 +3,8 @@
     contract, basis        what every dictionary promises; what a storage does for it
     keys, digests, flags   keys, their names on disk, and words that are no values
     formats, rich_json     values to bytes and back
-    files, local, s3       the storages: FileDirDict, LocalDict and EmptyDict, S3Dict
+    files, local           the storages: FileDirDict, LocalDict and EmptyDict
+    s3, s3_objects         S3Dict, BasicS3Dict, and the requests that they make
     write_once, cached     behaviour around any of them: WriteOnceDict, MutableDictCached, AppendOnlyDictCached
     overlapping            several formats in one place: OverlappingMultiDict
     iodict, iodict_files   IODict: any key, in order of birth
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from .local import EmptyDict, LocalDict
     from .overlapping import OverlappingMultiDict
+    from .s3 import BasicS3Dict, S3Dict
     from .write_once import WriteOnceDict
 
 _HOMES = {
@@ -50,6 +52,7 @@ _HOMES = {
     "keys": ("NonEmptyPersiDictKey NonEmptySafeStrTuple PersiDictKey SafeStrTuple get_safe_chars replace_unsafe_chars"),
     "local": "EmptyDict LocalDict",
     "overlapping": "OverlappingMultiDict",
+    "s3": "BasicS3Dict S3Dict",
     "write_once": "WriteOnceDict",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -57,10 +60,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "ALWAYS_RETRIEVE", "ANY_ETAG", "DELETE_CURRENT", "ETAG_HAS_CHANGED", "ETAG_HAS_NOT_CHANGED", "ETAG_IS_THE_SAME",
     "IF_ETAG_CHANGED", "ITEM_NOT_AVAILABLE", "KEEP_CURRENT", "NEVER_RETRIEVE", "VALUE_NOT_RETRIEVED",
-    "AppendOnlyDictCached", "ConditionalOperationResult", "DeleteCurrentFlag", "ETagConditionFlag",
+    "AppendOnlyDictCached", "BasicS3Dict", "ConditionalOperationResult", "DeleteCurrentFlag", "ETagConditionFlag",
     "ETagHasNotChangedFlag", "ETagIfExists", "ETagValue", "EmptyDict", "FileDirDict", "IODict", "Joker", "KeepCurrentFlag",
     "LocalDict", "MutableDictCached", "NonEmptyPersiDictKey", "NonEmptySafeStrTuple", "OperationResult",
-    "OverlappingMultiDict", "PersiDict", "PersiDictKey", "RetrieveValueFlag", "SafeStrTuple", "TransformingFunction",
+    "OverlappingMultiDict", "PersiDict", "PersiDictKey", "RetrieveValueFlag", "S3Dict", "SafeStrTuple", "TransformingFunction",
     "WriteOnceDict", "get_safe_chars", "replace_unsafe_chars",
 ]  # fmt: skip
 

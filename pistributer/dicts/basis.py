@@ -102,6 +102,8 @@ class Basis(MutableMapping[NonEmptySafeStrTuple, V], Generic[V]):
 
     def _load_unless(self, key: NonEmptySafeStrTuple, etag: ETagValue | None) -> Entry | Mark | None:
         """The entry, or its mark alone if its ETag is this one. Override it where one request can do both."""
+        if etag is None:
+            return self._load(key)
         mark = self._stat(key)
         return mark if mark is None or mark.etag == etag else self._load(key)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
+from .. import errors
 from .contract import Entry, Mark, PersiDict, Require
 from .flags import ANY_ETAG, ETagIfExists, ItemNotAvailableFlag
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, to_key
@@ -53,12 +54,15 @@ class MutableDictCached(_Cached[V], Generic[V]):
     the main dictionary has replaced. ValueError if any of the three is append-only.
     """
 
-    _own_params = ("data_cache", "etag_cache", "main_dict")
+    _own_params: ClassVar[tuple[str, ...]] = ("data_cache", "etag_cache", "main_dict")
 
     def __init__(self, main_dict: PersiDict[V], data_cache: PersiDict[V], etag_cache: PersiDict[Any]) -> None:
-        super().__init__(main_dict, {"data_cache": data_cache, "etag_cache": etag_cache})
-        if main_dict.append_only or data_cache.append_only or etag_cache.append_only:
+        if any(getattr(part, "append_only", False) for part in (main_dict, data_cache, etag_cache)):
             raise ValueError("no part of a MutableDictCached may be append-only; use AppendOnlyDictCached")
+        self._set_parts(main_dict, data_cache, etag_cache)
+
+    def _set_parts(self, main_dict: PersiDict[V], data_cache: PersiDict[V], etag_cache: PersiDict[Any]) -> None:
+        _Cached.__init__(self, main_dict, {"data_cache": data_cache, "etag_cache": etag_cache})
         self.data_cache = data_cache
         #: Of each key, the main dictionary's ETag and that of the copy in `data_cache`. The pair is what makes a copy good:
         #: two writers that fill the caches in different orders would else leave the value of one with the ETag of the other.
@@ -84,12 +88,19 @@ class MutableDictCached(_Cached[V], Generic[V]):
         if pair is None or not isinstance(pair.value, str):
             return None
         etag, _, copy_etag = pair.value.rpartition(" ")
-        copy = self.data_cache._load(key) if etag else None
+        try:
+            copy = self.data_cache._load(key) if etag else None
+        except errors.DamagedValue:
+            return None  # a power cut; the value is fetched again
         return (etag, copy.value) if copy is not None and copy.etag == copy_etag else None
 
     def _remember(self, key: NonEmptySafeStrTuple, value: Any, etag: ETagIfExists) -> None:
-        if not isinstance(etag, ItemNotAvailableFlag):
+        if isinstance(etag, ItemNotAvailableFlag):
+            return
+        try:
             self.etag_cache._put(key, f"{etag} {self.data_cache._put(key, value, ANY_ETAG)}", ANY_ETAG)
+        except errors.BadKey:
+            pass  # too long for the cache, which has shorter limits; then it is fetched each time
 
     def _forget(self, key: NonEmptySafeStrTuple) -> None:
         self.etag_cache._remove(key, ANY_ETAG)

@@ -6,7 +6,7 @@ Promises, the same for every class:
 * An operation on one key is atomic: every reader, in any process, sees the value before it or the one after it, whole.
 * What is written with a condition is written only if the condition holds at that moment, whoever else writes.
 * A value belongs to whoever got it: changing it changes nothing that is stored. Assign it again to store it.
-* An ETag is another after every change of a key. Two equal ETags of one key mean one value.
+* Two equal ETags of one key mean equal values; on files and in memory, the same write.
 * Iterating while others write gives every key that was there all the time, once; it may give what came or went meanwhile.
 * What can not be stored is refused before anything is written. What can not be read is an error, and stays where it is.
 
