@@ -54,6 +54,7 @@ class LazyGroup(Group):
     """Knows the names and one-line helps of its commands, and imports a command when it is used."""
 
     commands_at: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "dict": ("dict_commands", "Look into persistent dictionaries and change them."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
         "status": ("status_command", "Show the queues and workers of an app."),
@@ -67,7 +68,8 @@ class LazyGroup(Group):
         if name not in self.commands_at:
             return None
         module = importlib.import_module(f".{self.commands_at[name][0]}", __package__)
-        command: click.Command = getattr(module, name)
+        # `dict` is a builtin, so its group has another name there.
+        command: click.Command = getattr(module, {"dict": "dicts"}.get(name, name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

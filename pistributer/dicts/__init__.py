@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, SafeStrTuple, get_safe_chars, replace_unsafe_chars,
     )  # fmt: skip
     from .local import EmptyDict, LocalDict
+    from .opening import open_dict
     from .overlapping import OverlappingMultiDict
     from .s3 import BasicS3Dict, S3Dict
     from .write_once import WriteOnceDict
@@ -51,6 +52,7 @@ _HOMES = {
     "iodict": "IODict",
     "keys": ("NonEmptyPersiDictKey NonEmptySafeStrTuple PersiDictKey SafeStrTuple get_safe_chars replace_unsafe_chars"),
     "local": "EmptyDict LocalDict",
+    "opening": "open_dict",
     "overlapping": "OverlappingMultiDict",
     "s3": "BasicS3Dict S3Dict",
     "write_once": "WriteOnceDict",
@@ -64,7 +66,7 @@ __all__ = [
     "ETagHasNotChangedFlag", "ETagIfExists", "ETagValue", "EmptyDict", "FileDirDict", "IODict", "Joker", "KeepCurrentFlag",
     "LocalDict", "MutableDictCached", "NonEmptyPersiDictKey", "NonEmptySafeStrTuple", "OperationResult",
     "OverlappingMultiDict", "PersiDict", "PersiDictKey", "RetrieveValueFlag", "S3Dict", "SafeStrTuple", "TransformingFunction",
-    "WriteOnceDict", "get_safe_chars", "replace_unsafe_chars",
+    "WriteOnceDict", "get_safe_chars", "open_dict", "replace_unsafe_chars",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from ..storage import value_files
 from . import digests
 from .contract import Entry, Mark, PersiDict, Require, prefix_of
 from .flags import ANY_ETAG, ITEM_NOT_AVAILABLE, ETagIfExists
-from .keys import NonEmptySafeStrTuple, PersiDictKey, is_safe, trusted_key
+from .keys import NonEmptySafeStrTuple, PersiDictKey, all_safe, is_safe, trusted_key
 
 V = TypeVar("V")
 
@@ -21,6 +21,8 @@ DEFAULT_FOLDER = "__file_dir_dict__"
 SYNC_MODES = ("none", "each")
 #: So many names are looked at to tell with what `digest_len` a folder was written.
 _SAMPLE = 16
+#: So many names of a folder are looked at together.
+_CHUNK = 256
 
 
 class FileDirDict(PersiDict[V], Generic[V]):
@@ -77,8 +79,10 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _require_same_digests(self) -> None:
         # The folder does not say how it was written, because persidict's do not; its names do.
         wrong = None
-        for _, (_, name) in zip(range(_SAMPLE), self._walk(), strict=False):
-            name = name.removesuffix(self._suffix)
+        for _, (_, names) in zip(range(_SAMPLE), self._walk(), strict=False):
+            if not names:
+                continue
+            name = names[0]
             found = digests.guess_length(name)
             if found == self.digest_len or (self.digest_len and digests.unsign(name, self.digest_len)):
                 return
@@ -151,8 +155,8 @@ class FileDirDict(PersiDict[V], Generic[V]):
         return (key for _, _, key in self._found())
 
     def _dated_keys(self) -> Iterator[tuple[float, NonEmptySafeStrTuple]]:
-        for folder, name, key in self._found():
-            state = value_files.stat_value(f"{folder}/{name}")
+        for folder, stem, key in self._found():
+            state = value_files.stat_value(f"{folder}/{stem}{self._suffix}")
             if state is not None:  # else it was deleted since it was listed
                 yield state.st_mtime, key
 
@@ -185,24 +189,30 @@ class FileDirDict(PersiDict[V], Generic[V]):
 
     # -- listing
 
-    def _found(self) -> Iterator[tuple[str, str, NonEmptySafeStrTuple]]:
-        """Folder, file name and key of every item. Files that are no items are left alone."""
-        length, start, end = self.digest_len, len(self._base_dir) + 1, -len(self._suffix)
-        for folder, name in self._walk():
-            path = [*folder[start:].split("/"), name[:end]] if len(folder) >= start else [name[:end]]
-            if not length:
-                yield folder, name, trusted_key(path)
-                continue
-            segments = [digests.unsign(part, length) for part in path]
-            if all(segments):
-                yield folder, name, trusted_key(part for part in segments if part)
+    def __len__(self) -> int:
+        if self.digest_len:
+            return super().__len__()
+        return sum(len(stems) for _, stems in self._walk())
 
-    def _walk(self, top: str | None = None) -> Iterator[tuple[str, str]]:
-        """Folder and name of every file that could be an item, folder by folder; only names are read."""
+    def _found(self) -> Iterator[tuple[str, str, NonEmptySafeStrTuple]]:
+        """Folder, file name without its ending, and key of every item. Files that are no items are left alone."""
+        length, start = self.digest_len, len(self._base_dir) + 1
+        for folder, stems in self._walk():
+            above = tuple(folder[start:].split("/")) if len(folder) >= start else ()
+            for stem in stems:
+                if not length:
+                    yield folder, stem, trusted_key((*above, stem))
+                    continue
+                segments = [digests.unsign(part, length) for part in (*above, stem)]
+                if all(segments):
+                    yield folder, stem, trusted_key(part for part in segments if part)
+
+    def _walk(self, top: str | None = None) -> Iterator[tuple[str, list[str]]]:
+        """Folder and some names, without their ending, of files that could be items; only names are read."""
         suffix, end = self._suffix, -len(self._suffix)
         todo = [top or self._base_dir]
         while todo:
-            folder = todo.pop()
+            folder, found = todo.pop(), list[str]()
             try:
                 entries = os.scandir(folder)
             except (FileNotFoundError, NotADirectoryError):
@@ -213,10 +223,19 @@ class FileDirDict(PersiDict[V], Generic[V]):
                 for entry in entries:
                     name = entry.name
                     if name.endswith(suffix) and entry.is_file(follow_symlinks=False):
-                        if is_safe(name[:end]):
-                            yield folder, name
+                        found.append(name[:end])
+                        if len(found) == _CHUNK:
+                            yield folder, _only_safe(found)
+                            found = []
                     elif entry.is_dir(follow_symlinks=False) and is_safe(name):
                         todo.append(entry.path)
+            if found and (safe := _only_safe(found)):
+                yield folder, safe
+
+
+def _only_safe(names: list[str]) -> list[str]:
+    # All of them in one match, which is four times as fast as one by one.
+    return names if all_safe("/".join(names)) else [name for name in names if is_safe(name)]
 
 
 def _etag(state: os.stat_result) -> str:

@@ -62,9 +62,9 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
     # -- one item
 
     def _path(self, key: Any) -> str:
+        """Where the key's item is; where it would be, if there is none."""
         path = f"{self._db_path}/{name_of(key)}"
-        old = self._old_path(key)
-        return old if old is not None and value_files.stat_value(path) is None else path
+        return path if value_files.stat_value(path) is not None else self._old_path(key) or path
 
     def _old_path(self, key: Any) -> str | None:
         """Where the original puts a key on a filesystem without attributes, if something that can be its item is there."""
@@ -74,8 +74,10 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
         return path
 
     def _read(self, key: Any) -> tuple[Any, os.stat_result, str] | None:
-        path = self._path(key)
+        path = f"{self._db_path}/{name_of(key)}"
         found = value_files.read_value(path)
+        if found is None and (old := self._old_path(key)) is not None:
+            path, found = old, value_files.read_value(old)
         if found is None:
             return None
         data, state = found

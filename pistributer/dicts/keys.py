@@ -19,8 +19,9 @@ SAFE_CHARS: Final = frozenset(string.ascii_letters + string.digits + "()_-~.=")
 #: A segment is shorter than this, in characters, which are bytes here.
 SAFE_STRING_MAX_LENGTH: Final = 254
 
-_SAFE = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9()_\-~.=]{1,253}")
-is_safe = _SAFE.fullmatch
+is_safe = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9()_\-~.=]{1,253}").fullmatch
+#: The same of many segments with `/` between them.
+all_safe = re.compile(r"(?:(?!\.\.?(?:/|\Z))[A-Za-z0-9()_\-~.=]{1,253}(?:/(?!\Z)|\Z))+").fullmatch
 
 
 class SafeStrTuple(tuple[str, ...]):

@@ -114,7 +114,16 @@ def _encode_rich(value: Any, trusted: frozenset[str]) -> bytes:
                 f"reading JSON that names {name!r} back could run code, so it is not written",
                 hint="give a class of its module as base_class_for_values, or use pickle",
             )
-    return json.dumps(document, indent=4).encode()
+    return _dump(document)
+
+
+def _dump(document: Any) -> bytes:
+    try:
+        data = orjson.dumps(document, None, orjson.OPT_INDENT_2)
+    except orjson.JSONEncodeError:
+        data = b"null"
+    # orjson writes NaN as null, too.
+    return json.dumps(document, indent=4).encode() if b"null" in data else data
 
 
 def decode(data: bytes, trusted: frozenset[str]) -> Any:
@@ -125,13 +134,15 @@ def decode(data: bytes, trusted: frozenset[str]) -> Any:
         raise errors.DamagedValue(f"not JSON: {error}") from error
     if _TAGGED_KEY.search(data) is None and b'"json:' not in data:
         return document
-    for name in _names(document):
+    names = set(_names(document))
+    for name in names:
         if not _may_load(name, trusted):
             raise errors.UnsafeValue(
                 f"this JSON names {name!r}, and reading it could run code",
                 hint="if you trust it, open the dictionary with a class of its module as base_class_for_values",
             )
-    _, unpickler = _jsonpickle(b"numpy." in data, b"pandas." in data)
+    roots = {name.partition(".")[0] for name in names}
+    _, unpickler = _jsonpickle("numpy" in roots, "pandas" in roots)
     try:
         return unpickler(keys=True, on_missing="error").restore(document)
     except Exception as error:
