@@ -90,7 +90,7 @@ def ls(target: str, prefix: str | None, count: int | None, newest: bool, as_json
     terminal.print_table([{"key": key, "changed": _moment(moment)} for key, moment in rows])
 
 
-@dicts.command(epilog=exits.TABLE, help=f"""Print a value: text as it is, all else as JSON, or as Python shows what JSON can not hold.
+@dicts.command(epilog=exits.TABLE, help=f"""Print a value: text as it is, all else as JSON, or as Python shows it.
 
 {_EXPLAINED}
 

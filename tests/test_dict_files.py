@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,22 @@ def test_json_brings_values_back_as_they_were(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"py/tuple": [1]}, {"a": {"py/id": 1}}, bytearray(b"x"), [memoryview(b"x")]], ids=repr
+    "value",
+    [
+        {"py/tuple": [1]},
+        {"a": {"py/id": 1}},
+        bytearray(b"x"),
+        [memoryview(b"x")],
+        lambda: None,
+        [1, {"f": (lambda: None,)}],
+        {"f": lambda: None},
+        {"a": (1,), "py/id": 1},
+        (x for x in ()),
+        os,
+        print,
+        threading.Lock(),
+    ],
+    ids=repr,
 )
 def test_json_refuses_what_it_would_change(value: Any) -> None:
     with pytest.raises(errors.BadValue):

@@ -4,6 +4,7 @@
     run, loading, home             running an app: finding its code, its folder, its processes
     worker, consumers, producers   what those processes do; `loop` is what they share
     hooks, calling, results        around each run of a job
+    result_dict                    results in a persistent dictionary instead of logs
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it
     status, board, deaths          what a run tells about itself

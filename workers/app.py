@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
@@ -19,7 +19,12 @@ from . import results
 from .home import DEFAULT_QUEUE, Home, check_queue_name
 from .hooks import Hook
 from .jobs import Job
+from .result_dict import DictResults
+from .results import ResultLog
 from .tasks import AsyncTask, Task
+
+if TYPE_CHECKING:
+    from pistributer.dicts.contract import PersiDict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +75,7 @@ class App:
                    as in `open_queue`, for each of the app's queues
     results_age    how long results are kept, in seconds; a day
     results_bytes  how much room they may take; 256 MiB
+    results        a persistent dictionary to keep them in instead of logs in the app's folder; nothing expires there
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class App:
         max_row_bytes: int | None = None,
         results_age: float = results.MAX_AGE,
         results_bytes: int = results.MAX_BYTES,
+        results: PersiDict[Any] | None = None,
     ) -> None:
         self.home = Home(url)
         #: What `App(…)` opens again.
@@ -92,6 +99,8 @@ class App:
         self.hooks: list[Hook] = []
         self.results_age = results_age
         self.results_bytes = results_bytes
+        #: The dictionary that results are kept in; None: logs (results.py).
+        self.result_store = results
         self._options: dict[str, Any] = {"sync": sync, "max_rows": max_rows, "max_bytes": max_bytes}
         if max_row_bytes is not None:
             self._options["max_row_bytes"] = max_row_bytes
@@ -253,9 +262,15 @@ class App:
         return task not in self.tasks or self.tasks[task].results
 
     @functools.cached_property
-    def results(self) -> results.ResultReader:
+    def results(self) -> results.ResultReader | DictResults:
         """Results of the app's jobs."""
-        return results.ResultReader(self.home.results)
+        return results.ResultReader(self.home.results) if self.result_store is None else DictResults(self.result_store)
+
+    def open_result_log(self) -> ResultLog | DictResults:
+        """Where a worker process notes how jobs ended."""
+        if self.result_store is not None:
+            return DictResults(self.result_store)
+        return ResultLog(self.home.results, max_age=self.results_age, max_bytes=self.results_bytes)
 
     def close(self) -> None:
         """Close the app's queues. They open again on next use."""

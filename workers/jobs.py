@@ -128,10 +128,10 @@ class Job(Generic[T]):
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_same_job, (self._app.url, self.id, self.task, self.queue))
+        return (_same_job, (self._app.url, self.id, self.task, self.queue, self._app.result_store))
 
 
-def _same_job(url: str, id: str, task: str, queue: str) -> Job[Any]:
+def _same_job(url: str, id: str, task: str, queue: str, results: Any = None) -> Job[Any]:
     from .app import App
 
-    return Job(App(url), id, task, queue)
+    return Job(App(url, results=results), id, task, queue)

@@ -20,6 +20,7 @@ from .hooks import Hook, Retry, Run, Step, steps
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
+from .result_dict import DictResults
 from .results import ResultLog
 from .tasks import Task
 
@@ -30,7 +31,7 @@ _MOST_TEXT = 8000
 class KeepResults(Hook):
     """Notes how each job ended in this process's log."""
 
-    def __init__(self, log: ResultLog) -> None:
+    def __init__(self, log: ResultLog | DictResults) -> None:
         self.log = log
 
     def after_run(self, run: Run) -> None:
@@ -66,7 +67,9 @@ class _Ready:
 class TaskLoop(Loop):
     """Runs the jobs of `queue` as tasks of `app`."""
 
-    def __init__(self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog) -> None:
+    def __init__(
+        self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog | DictResults
+    ) -> None:
         super().__init__(child, queue, desk)
         self._log = log
         self._death_notes = app.home.run
@@ -139,7 +142,7 @@ def work(child: Child, source: str, url: str, queue_name: str, board: str, slot:
     """The role of a worker process: run the jobs of one queue of the app at `source` until told to stop."""
     app = load_checked(source, url)
     desk = Desk(board, slot + child.index)
-    log = ResultLog(app.home.results, max_age=app.results_age, max_bytes=app.results_bytes)
+    log = app.open_result_log()
     caller, queue = Caller(), app.queue(queue_name)
     for hook in app.hooks:
         hook.on_start(child.role)
@@ -164,7 +167,7 @@ def load_checked(source: str, url: str) -> App:
     return app
 
 
-def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog) -> _Ready:
+def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog | DictResults) -> _Ready:
     hooks: list[Hook] = [Retry(), *app.hooks, *([KeepResults(log)] if task.results else [])]
     return _Ready(
         task, caller.plain(task.function), task.name.encode(), task.most_attempts,

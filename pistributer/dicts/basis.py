@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 from .. import errors
 from .flags import (
@@ -21,6 +21,7 @@ from .formats import Format, open_format
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, SafeStrTuple, to_key
 
 V = TypeVar("V")
+T = TypeVar("T")
 #: What a change requires of the key: this ETag, absence, or nothing.
 Require = ETagIfExists | AnyETagFlag
 
@@ -194,6 +195,21 @@ class Basis(MutableMapping[NonEmptySafeStrTuple, V], Generic[V]):
 
     def items(self) -> ItemsView[NonEmptySafeStrTuple, V]:
         return _Items(self)
+
+    @overload
+    def get(self, key: NonEmptyPersiDictKey, default: None = None, /) -> V | None: ...
+    @overload
+    def get(self, key: NonEmptyPersiDictKey, default: T, /) -> V | T: ...
+    def get(self, key: NonEmptyPersiDictKey, default: Any = None, /) -> Any:
+        """The value of the key; `default` if it is absent."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def update(self, other: Any = (), /, **more: Any) -> None:
+        """Set each item of a mapping, of pairs, and of keywords, one after the other."""
+        super().update(other, **more)
 
     def setdefault(self, key: NonEmptyPersiDictKey, default: Any = None) -> V:
         """The value of the key; if it is absent, `default`, which is stored. Atomic. TypeError for a joker."""

@@ -10,10 +10,12 @@ dictionary's `base_class_for_values`. What would be refused when it is read is r
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +33,9 @@ _NAMING = frozenset({"py/object", "py/type", "py/function", "py/class"})
 _REFUSED = frozenset({"py/repr", "py/mod", "py/module", "py/method", "py/bytes", "py/initargs"})
 #: Whether a file is one of ours, which jsonpickle's indent of four is not: then orjson reads all its numbers exactly.
 _OURS = re.compile(rb'["tfn]|[\[{](?:\n  [^ ]|[\]}])')
+
+_TAGGED = "a key of a dict begins with 'py/', which jsonpickle keeps for itself"
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.GeneratorType)
 
 _STANDARD = """
 builtins.bytes builtins.complex builtins.dict builtins.float builtins.frozenset builtins.int builtins.list builtins.range
@@ -96,11 +101,31 @@ def _encode_plain(value: Any) -> bytes:
     except orjson.JSONEncodeError:  # an integer over 64 bits, a lone surrogate, 255 levels: the standard library can
         data = json.dumps(value, indent=4).encode()
     if _TAGGED_KEY.search(data):
-        raise errors.BadValue("a key of a dict begins with 'py/', which jsonpickle keeps for itself", hint="rename it")
+        raise errors.BadValue(_TAGGED)
     return data
 
 
+def _refuse_what_is_dropped(value: Any, seen: set[int]) -> None:
+    """jsonpickle leaves out, without a word, functions that are values of a dict, and keys that look like its tags."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, _CODE):
+        raise errors.BadValue(f"JSON can not hold a {type(value).__name__}", hint="store what it returns instead")
+    if isinstance(value, dict):
+        if any(isinstance(key, str) and key.startswith("py/") for key in value):
+            raise errors.BadValue(_TAGGED)
+        inside = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = [*value]
+    else:
+        inside = [*getattr(value, "__dict__", {}).values()] if not isinstance(value, type) else []
+    for part in inside:
+        _refuse_what_is_dropped(part, seen)
+
+
 def _encode_rich(value: Any, trusted: frozenset[str]) -> bytes:
+    _refuse_what_is_dropped(value, set())
     pickler, _ = _jsonpickle("numpy" in sys.modules, "pandas" in sys.modules)
     try:
         document = pickler(keys=True, warn=False).flatten(value)
@@ -210,4 +235,15 @@ def _jsonpickle(numpy: bool, pandas: bool) -> tuple[Any, Any]:
             f"JSON with tuples, sets, bytes, dates, arrays or objects needs a package: {error}",
             hint="pip install 'pistributer[dicts]' (and numpy or pandas for their values), or store plain JSON",
         ) from error
-    return Pickler, Unpickler
+    return _strict(Pickler), Unpickler
+
+
+@functools.cache
+def _strict(pickler: Any) -> Any:
+    """jsonpickle's writer, that raises for what it would leave out or write as null (functions in functions, locks, …)."""
+
+    class Strict(pickler):  # type: ignore[misc]
+        def _pickle_warning(self, obj: Any) -> None:
+            raise TypeError(f"there is a {type(obj).__name__} in it")
+
+    return Strict
