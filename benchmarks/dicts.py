@@ -37,6 +37,8 @@ SMALL = {"id": 123456, "name": "a small value", "more": [1, 2.5, None]}
 LARGE = {"id": 1, "data": random.Random(1).randbytes(100_000)}
 #: Operations of one measure that go through single keys.
 SAMPLE = 300
+#: Up to so many keys everything is measured, and several times.
+FEW = 10_000
 
 
 class Engine:
@@ -78,6 +80,11 @@ class Lmdb:
             for key, value in transaction.cursor():
                 yield key.decode(), pickle.loads(value)
 
+    def fill(self, keys: list[str], value: Any) -> None:
+        with self._env.begin(write=True) as transaction:
+            for key in keys:
+                transaction.put(key.encode(), pickle.dumps(value))
+
     def close(self) -> None:
         self._env.close()
 
@@ -90,7 +97,7 @@ def peer(name: str) -> Any:
         return None
 
 
-def engines(*, cached_reads: bool) -> list[Engine]:
+def engines(keys: int) -> list[Engine]:
     newest = {"newest": lambda d: d.newest_keys(max_n=10)}
     found = [
         Engine("FileDirDict", True, lambda path: FileDirDict(path), **newest),
@@ -100,13 +107,14 @@ def engines(*, cached_reads: bool) -> list[Engine]:
         Engine("IODict sync=none", False, lambda path: IODict(path, sync="none")),
         Engine("shelve (dumb)", False, lambda path: shelve.Shelf(dbm.dumb.open(str(path / "s"), "c"))),  # type: ignore[arg-type]  # noqa: SIM115 - Shelf closes it
     ]
-    if cached_reads:
+    few = keys <= FEW
+    if few:
         found.insert(2, Engine("MutableDictCached", True, lambda path: _cached(FileDirDict(path)), **newest))
     if persidict := peer("persidict"):
         found.append(Engine("persidict", True, lambda path: persidict.FileDirDict(base_dir=str(path)), **newest))
         as_json = lambda path: persidict.FileDirDict(base_dir=str(path), serialization_format="json")  # noqa: E731
         found.append(Engine("persidict json", True, as_json, **newest))
-        if cached_reads:
+        if few:
             found.append(Engine("persidict cached", True, lambda path: _persidict_cached(persidict, path), **newest))
     if iodict := peer("iodict"):
         found.append(Engine("iodict", False, lambda path: iodict.IODict(path=str(path))))
@@ -118,7 +126,8 @@ def engines(*, cached_reads: bool) -> list[Engine]:
     if peer("lmdb"):
         found.append(Engine("lmdb", True, lambda path: Lmdb(path, sync=True)))
         found.append(Engine("lmdb sync=False", False, lambda path: Lmdb(path, sync=False)))
-    return found
+    # With many keys, a delete from dbm.dumb takes a second; and JSON and caches have the files of the others.
+    return found if few else [engine for engine in found if not engine.name.endswith(("json", "(dumb)"))]
 
 
 def _cached(main: Any) -> Any:
@@ -174,15 +183,18 @@ class Bench:
 
     def _fill(self, d: Any, value: Any, count: int) -> None:
         """Not measured, so without syncs where an engine lets us."""
-        target = d
+        target, keys = d, [f"key{number:07d}" for number in range(count)]
+        if isinstance(d, Lmdb):
+            d.fill(keys, value)
+            return
         if isinstance(d, FileDirDict | IODict):
             target = type(d)(d.base_dir if isinstance(d, FileDirDict) else d.path, **_format(d), sync="none")
         if isinstance(d, MutableDictCached):
             target = FileDirDict(d.main_dict.base_dir, sync="none")  # type: ignore[attr-defined]
         real, os.fsync = os.fsync, lambda fd: None
         try:
-            for number in range(count):
-                target[f"key{number:07d}"] = value
+            for key in keys:
+                target[key] = value
         finally:
             os.fsync = real
 
@@ -205,7 +217,7 @@ def _best(act: Callable[[], Any]) -> float:
 
 
 def run(bench: Bench, label: str, value: Any, keys: int) -> list[dict[str, Any]]:
-    chosen = engines(cached_reads=True)
+    chosen = engines(keys)
     figures: dict[str, list[dict[str, float]]] = {engine.name: [] for engine in chosen}
     for _ in range(bench.repeats):
         for engine in chosen:
@@ -218,6 +230,61 @@ def run(bench: Bench, label: str, value: Any, keys: int) -> list[dict[str, Any]]
         }
         for engine in chosen
     ]  # fmt: skip
+
+
+def results(bench: Bench) -> list[dict[str, Any]]:
+    """What it costs a worker to keep the result of a job, in each place where it could be kept. Nothing is synced."""
+    from pistributer.storage.sqlite_db import Database
+    from pistributer.workers.result_dict import DictResults
+    from pistributer.workers.results import ResultLog
+
+    def sqlite(path: Path, batch: int) -> Callable[[int], None]:
+        database = Database(
+            str(path / "r.db"), prepare=lambda c: c.execute("CREATE TABLE IF NOT EXISTS r (k PRIMARY KEY, v)")
+        )
+        row = json.dumps({"ok": True, "value": 1})
+        waiting: list[tuple[str, str]] = []
+
+        def add(number: int) -> None:
+            waiting.append((f"{number:032x}", row))
+            if len(waiting) >= batch:
+                with database.transaction() as connection:
+                    connection.executemany("INSERT OR REPLACE INTO r VALUES (?, ?)", waiting)
+                waiting.clear()
+
+        return add
+
+    def log(path: Path) -> Callable[[int], None]:
+        kept = ResultLog(str(path))
+
+        def add(number: int) -> None:
+            kept.add(f"{number:032x}", 1)
+            if number % 100 == 99:
+                kept.flush()
+
+        return add
+
+    def in_dict(d: Any) -> Callable[[int], None]:
+        kept = DictResults(d)
+        return lambda number: kept.add(f"{number:032x}", 1)
+
+    ways: dict[str, Callable[[Path], Callable[[int], None]]] = {
+        "log, 100 at once (the default)": log,
+        "sqlite, 100 in a transaction": lambda path: sqlite(path, 100),
+        "sqlite, each in a transaction": lambda path: sqlite(path, 1),
+        "FileDirDict json, sync=none": lambda path: in_dict(
+            FileDirDict(path, serialization_format="json", sync="none")
+        ),
+        "LocalDict json, for scale": lambda path: in_dict(LocalDict(serialization_format="json")),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in ways}
+    for number, (name, way) in itertools.product(range(bench.repeats), ways.items()):
+        path = bench.folder / f"results-{number}-{len(figures[name])}-{abs(hash(name))}"
+        path.mkdir()
+        add = way(path)
+        figures[name].append(_each([str(count) for count in range(2000)], lambda key, add=add: add(int(key))))  # type: ignore[misc]
+        shutil.rmtree(path)
+    return [{"kept in": name, "micros": machine.median(found)} for name, found in figures.items()]
 
 
 COLUMNS = ("set", "overwrite", "get", "delete", "iterate", "len", "newest(10)")
@@ -241,6 +308,9 @@ def page(document: dict[str, Any]) -> str:
             title = f"## {label} values, {keys:,} keys, {'durable' if durable else 'cached'}"
             cells = [[row["engine"], *(_shown(row.get(name)) for name in COLUMNS)] for row in rows]
             lines += ["", title, "", machine.markdown_table(["engine", *COLUMNS], cells)]
+    if document["results"]:
+        rows = [[row["kept in"], f"{row['micros']:.1f} µs"] for row in document["results"]]
+        lines += ["", "## Keeping the result of a job", "", machine.markdown_table(["kept in", "a result"], rows)]
     return "\n".join(lines)
 
 
@@ -264,11 +334,12 @@ def main() -> None:
         facts = machine.facts(Path(folder))
         rows: list[dict[str, Any]] = []
         for keys in options.keys:
-            bench = Bench(Path(folder), keys, options.repeats if keys <= 10_000 else 1)
+            bench = Bench(Path(folder), keys, options.repeats if keys <= FEW else 1)
             rows += run(bench, "small", SMALL, keys)
-            if keys <= 10_000:
+            if keys <= FEW:
                 rows += run(bench, "100 kB", LARGE, keys)
-    document = {"machine": facts, "repeats": options.repeats, "rows": rows}
+        kept = results(Bench(Path(folder), 0, options.repeats)) if min(options.keys) <= FEW else []
+    document = {"machine": facts, "repeats": options.repeats, "rows": rows, "results": kept}
     print(json.dumps(document) if options.json else page(document))
     if options.save:
         machine.save("dicts", document, page(document))
