@@ -256,6 +256,33 @@ class Point:
         self.x = x
 
 
+def a_function_of_the_same_module() -> None:
+    pytest.fail("it ran")
+
+
+@pytest.mark.parametrize("name", ["a_function_of_the_same_module", "Path", "os", "no_such_name"])
+def test_json_loads_only_classes_that_the_trusted_module_defines(name: str) -> None:
+    document = f'{{"py/reduce": [{{"py/type": "{__name__}.{name}"}}, {{"py/tuple": []}}]}}'
+    with pytest.raises(errors.UnsafeValue):
+        decode(document.encode(), frozenset({__name__}))
+
+
+def test_a_dictionary_for_frames_does_not_trust_all_of_pandas() -> None:
+    pytest.importorskip("pandas")
+    document = '{"py/reduce": [{"py/function": "pandas.read_pickle"}, {"py/tuple": ["x"]}]}'
+    with pytest.raises(errors.UnsafeValue):
+        decode(document.encode(), frozenset({"pandas", "pandas.core.frame"}))
+
+
+def test_a_fifo_in_the_place_of_a_value_does_not_hang(folder: Path) -> None:
+    d = open_files(folder)
+    d["a"] = 1
+    os.mkfifo(folder / "fifo.pkl")
+    with pytest.raises(errors.DamagedValue):
+        d["fifo"]
+    assert list(d) == ["a"]
+
+
 def test_json_holds_objects_of_the_class_that_the_dictionary_is_for(folder: Path) -> None:
     with pytest.raises(errors.BadValue, match="base_class_for_values"):
         open_files(folder, serialization_format="json")["a"] = Point(1)

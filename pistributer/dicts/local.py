@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
+from ..storage import forking
 from .contract import Entry, Mark, PersiDict, Require, meets, prefix_of
 from .flags import ITEM_NOT_AVAILABLE, ETagIfExists
 from .keys import NonEmptySafeStrTuple, PersiDictKey, trusted_key
@@ -27,6 +28,10 @@ class Memory:
         self.items: dict[tuple[str, tuple[str, ...]], tuple[Any, bool, Mark]] = {}
         self._numbers = itertools.count(1)
         self._last = 0
+        forking.register(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()  # another thread may have held it
 
     def next_mark(self) -> Mark:
         """A mark that is later than all before it, even if the clock was set back. The caller holds the lock."""

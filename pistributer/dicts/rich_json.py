@@ -56,6 +56,8 @@ _PANDAS = """
 DataFrame Series Index RangeIndex MultiIndex DatetimeIndex TimedeltaIndex PeriodIndex IntervalIndex CategoricalIndex
 Timestamp Timedelta Period Interval Categorical
 """.split()
+#: Of these packages only what is listed is loaded, even if they define the class that a dictionary is for.
+_LISTED = frozenset({"builtins", "numpy", "pandas"})
 _HARMLESS = frozenset(
     [
         *_STANDARD,
@@ -213,7 +215,14 @@ def _nested_names(text: str) -> Iterator[str]:
 
 
 def _may_load(name: str, trusted: frozenset[str]) -> bool:
-    return name in _HARMLESS or name.rpartition(".")[0] in trusted - {"builtins"}
+    """Whether it is on the list, or a class that a trusted module defines: not a function, nor what the module imports."""
+    if name in _HARMLESS:
+        return True
+    module, _, attribute = name.rpartition(".")
+    if module not in trusted or module.partition(".")[0] in _LISTED:
+        return False
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) and found.__module__ == module
 
 
 def _jsonpickle(numpy: bool, pandas: bool) -> tuple[Any, Any]:

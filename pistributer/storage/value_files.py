@@ -25,6 +25,7 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -42,7 +43,8 @@ _TURNS = 64
 #: Longest wait for one's turn, in seconds.
 _PATIENCE = 1.0
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+#: Not blocking: somebody may have put a FIFO there.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _numbers = itertools.count()
@@ -88,7 +90,7 @@ def stat_value(path: str) -> os.stat_result | None:
         if error.errno in _ABSENT:
             return None
         raise errors.from_os_error(error, "look at", path) from error
-    return None if state.st_mode & 0o170000 == 0o040000 else state
+    return None if stat.S_ISDIR(state.st_mode) else state
 
 
 class ValueFolder:
@@ -235,7 +237,8 @@ class ValueFolder:
         again would else overtake each other. Whoever waited in vain goes on all the same, so nothing here can deadlock.
         """
         folder = os.path.join(self.root, TURNS)
-        make_folders(folder, durable=False)
+        with errors.typed_os_errors("make", folder):
+            make_folders(folder, durable=False)
         lock = Flock(os.path.join(folder, f"{zlib.crc32(path.encode()) % _TURNS:02d}"))
         try:
             lock.acquire(timeout=_PATIENCE)
@@ -308,7 +311,7 @@ def _sync_names(folder_fd: int, folder: str) -> None:
 
 def _unlink_if_dead(path: str) -> None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, _READ)
     except OSError:
         return  # its writer has moved it in meanwhile
     try:
