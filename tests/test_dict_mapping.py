@@ -24,9 +24,10 @@ NOT_OURS = {
 mapping_tests = pytest.importorskip("test.mapping_tests", reason="this Python came without its tests")
 
 
-class _Mapping(mapping_tests.TestMappingProtocol):  # type: ignore[misc,name-defined]
+class MappingTests(mapping_tests.TestMappingProtocol):  # type: ignore[misc,name-defined]
     """The protocol test makes empty mappings without arguments, so each class here opens one in a folder of its own."""
 
+    __test__ = False  # it has no dictionary to be tested
     folders: ClassVar[list[tempfile.TemporaryDirectory[str]]] = []
 
     @classmethod
@@ -55,22 +56,30 @@ class _Mapping(mapping_tests.TestMappingProtocol):  # type: ignore[misc,name-def
         return {"1": "2", "key1": "value1", "key2": (1, 2, 3)}
 
 
-class TestLocalDict(_Mapping):
+class TestLocalDict(MappingTests):
+    __test__ = True
+
     def type2test(self) -> PersiDict[Any]:
         return LocalDict()
 
 
-class TestFileDirDict(_Mapping):
+class TestFileDirDict(MappingTests):
+    __test__ = True
+
     def type2test(self) -> PersiDict[Any]:
         return FileDirDict(self.fresh(), sync="none")
 
 
-class TestFileDirDictJson(_Mapping):
+class TestFileDirDictJson(MappingTests):
+    __test__ = True
+
     def type2test(self) -> PersiDict[Any]:
         return FileDirDict(self.fresh(), serialization_format="json", digest_len=4, sync="none")
 
 
-class TestMutableDictCached(_Mapping):
+class TestMutableDictCached(MappingTests):
+    __test__ = True
+
     def type2test(self) -> PersiDict[Any]:
         return MutableDictCached(FileDirDict(self.fresh(), sync="none"), LocalDict(), LocalDict())
 
@@ -99,7 +108,3 @@ class TestIODict(mapping_tests.TestMappingProtocol):  # type: ignore[misc,name-d
         made = self.type2test()
         made.update(data)
         return made
-
-
-# Collected by the name of their class: the base has no dictionary to be tested.
-del _Mapping

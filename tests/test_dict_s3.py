@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from pistributer import errors
 from pistributer.dicts import (
@@ -25,6 +27,8 @@ from pistributer.dicts import (
 from .dict_conformance import AppendOnlyContract, DictContract
 from .processes import Child
 from .s3_server import Server, serving
+from .test_dict_mapping import MappingTests
+from .test_dict_model import Machine
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,26 @@ class TestWriteOnceOverS3(_S3, AppendOnlyContract):
     def test_what_changes_nothing_works(self, d: PersiDict[Any]) -> None:
         d["a"] = 1
         assert d.setdefault("a", 2) == 1
+
+
+class TestMapping(MappingTests):
+    """CPython's own tests of mappings."""
+
+    __test__ = True
+
+    @pytest.fixture(autouse=True)
+    def _use(self, server: Server) -> None:
+        self.server = server
+
+    def type2test(self) -> PersiDict[Any]:
+        return BasicS3Dict(f"mapping-{next(_buckets)}", options=self.server.options)
+
+
+def test_no_history_tells_it_from_a_dict(server: Server) -> None:
+    options = server.options
+    maker = staticmethod(lambda folder: BasicS3Dict(f"history-{next(_buckets)}", options=options))
+    machine = type("Machine", (Machine,), {"maker": maker})
+    run_state_machine_as_test(machine, settings=settings(max_examples=8, stateful_step_count=12))  # type: ignore[no-untyped-call]
 
 
 class TestFaults(_S3):
