@@ -29,7 +29,7 @@ from pistributer.dicts import (
     LocalDict,
     NonEmptySafeStrTuple,
     PersiDict,
-)  # fmt: skip
+)
 
 Open = Callable[..., PersiDict[Any]]
 

@@ -394,6 +394,19 @@ def test_a_failed_sync_is_an_error_and_leaves_no_litter(folder: Path, monkeypatc
     assert names(folder) == {"a.pkl"}
 
 
+def test_a_folder_that_can_not_be_synced_is_an_error_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = FileDirDict[str](folder)
+    d["a"] = "old"
+
+    def refuse(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for act in (lambda: d.__setitem__("a", "new"), lambda: d.__delitem__("a")):
+        with pytest.raises(errors.SyncFailed):
+            act()
+
+
 def test_short_reads_and_writes_lose_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shortened(call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda fd, what: call(fd, min(what, 7) if isinstance(what, int) else bytes(what)[:7])

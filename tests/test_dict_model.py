@@ -24,7 +24,7 @@ from pistributer.dicts import (
     LocalDict,
     MutableDictCached,
     PersiDict,
-)  # fmt: skip
+)
 
 # Few segments, so that histories meet again; cases, digests and format endings among them.
 SEGMENTS = st.sampled_from(["a", "A", "b", "a.pkl", "a_btax", "-", "~=.x", "_"])

@@ -22,7 +22,7 @@ from pistributer.dicts import (
     PersiDict,
     S3Dict,
     WriteOnceDict,
-)  # fmt: skip
+)
 
 from .dict_conformance import AppendOnlyContract, DictContract
 from .processes import Child

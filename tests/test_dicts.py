@@ -17,7 +17,7 @@ from pistributer.dicts import (
     OverlappingMultiDict,
     PersiDict,
     WriteOnceDict,
-)  # fmt: skip
+)
 
 from .dict_conformance import AppendOnlyContract, DictContract
 

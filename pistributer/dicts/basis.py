@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 from .. import errors
 from .flags import (
@@ -16,12 +16,18 @@ from .flags import (
     ETagValue,
     ItemNotAvailableFlag,
     Joker,
-)  # fmt: skip
+)
 from .formats import Format, open_format
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, SafeStrTuple, to_key
 
-V = TypeVar("V")
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # `FileDirDict("cache")` is one of any values; Python 3.13 has this at run time, too.
+    V = TypeVarWithDefault("V", default=Any)
+else:
+    V = TypeVar("V")
 #: What a change requires of the key: this ETag, absence, or nothing.
 Require = ETagIfExists | AnyETagFlag
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, cast
 
 from .. import errors
-from .contract import Entry, Mark, PersiDict, Require
+from .contract import Entry, Mark, PersiDict, Require, V
 from .flags import ANY_ETAG, ETagIfExists, ItemNotAvailableFlag
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, to_key
-
-V = TypeVar("V")
 
 
 class _Cached(PersiDict[V], Generic[V]):

@@ -23,10 +23,10 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from .. import errors
-from .basis import Basis, Entry, Mark, Require, meets, prefix_of
+from .basis import Basis, Entry, Mark, Require, V, meets, prefix_of
 from .flags import (
     ALWAYS_RETRIEVE,
     ANY_ETAG,
@@ -50,12 +50,11 @@ from .flags import (
     RetrieveValueFlag,
     TransformingFunction,
     ValueNotRetrievedFlag,
-)  # fmt: skip
+)
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, to_key
 
-__all__ = ["Entry", "Mark", "PersiDict", "Require", "meets", "prefix_of"]
+__all__ = ["Entry", "Mark", "PersiDict", "Require", "V", "meets", "prefix_of"]
 
-V = TypeVar("V")
 
 #: Longest pause between two tries of `transform_item`, in seconds; the first is a five-hundredth of it.
 _MAX_PAUSE = 1.0

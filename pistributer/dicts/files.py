@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from .. import errors
 from ..storage import value_files
 from . import digests
-from .contract import Entry, Mark, PersiDict, Require, prefix_of
+from .contract import Entry, Mark, PersiDict, Require, V, prefix_of
 from .flags import ANY_ETAG, ITEM_NOT_AVAILABLE, ETagIfExists
 from .keys import NonEmptySafeStrTuple, PersiDictKey, all_safe, is_safe, trusted_key
-
-V = TypeVar("V")
 
 DEFAULT_FOLDER = "__file_dir_dict__"
 #: The dial of this room: there is no group, because a name must not come to lie on a disk before its bytes do.
@@ -79,10 +78,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _require_same_digests(self) -> None:
         # The folder does not say how it was written, because persidict's do not; its names do.
         wrong = None
-        for _, (_, names) in zip(range(_SAMPLE), self._walk(), strict=False):
-            if not names:
-                continue
-            name = names[0]
+        for name in itertools.islice((name for _, names in self._walk() for name in names), _SAMPLE):
             found = digests.guess_length(name)
             if found == self.digest_len or (self.digest_len and digests.unsign(name, self.digest_len)):
                 return

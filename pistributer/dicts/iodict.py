@@ -9,15 +9,20 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .. import errors
 from ..storage import value_files
+from .contract import V
 from .files import SYNC_MODES
 from .iodict_files import Births, Item, is_item_name, name_of, read_item, require_own, set_attributes, trailer
 
-K = TypeVar("K")
-V = TypeVar("V")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    K = TypeVarWithDefault("K", default=Any)
+else:
+    K = TypeVar("K")
 _MISSING: Any = object()
 
 

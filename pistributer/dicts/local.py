@@ -6,14 +6,12 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from ..storage import forking
-from .contract import Entry, Mark, PersiDict, Require, meets, prefix_of
+from .contract import Entry, Mark, PersiDict, Require, V, meets, prefix_of
 from .flags import ITEM_NOT_AVAILABLE, ETagIfExists
 from .keys import NonEmptySafeStrTuple, PersiDictKey, trusted_key
-
-V = TypeVar("V")
 
 #: Values of these classes can not be changed, so they are kept and handed out as they are.
 _FROZEN = frozenset({str, int, float, bool, bytes, type(None), complex})

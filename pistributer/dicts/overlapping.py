@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn
 
-from .contract import PersiDict
-
-V = TypeVar("V")
+from .contract import PersiDict, V
 
 
 class OverlappingMultiDict(Generic[V]):

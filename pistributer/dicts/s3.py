@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, cast
 
 from .. import errors
 from .cached import MutableDictCached
-from .contract import Entry, Mark, PersiDict, Require, prefix_of
+from .contract import Entry, Mark, PersiDict, Require, V, prefix_of
 from .files import FileDirDict
 from .flags import ANY_ETAG, ITEM_NOT_AVAILABLE, ETagIfExists
 from .keys import NonEmptySafeStrTuple, PersiDictKey, is_safe, trusted_key
 from .s3_objects import Bucket
-
-V = TypeVar("V")
 
 DEFAULT_BUCKET = "my_bucket"
 DEFAULT_FOLDER = "__s3_dict__"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from .. import errors
-from .contract import Entry, Mark, PersiDict, Require
+from .contract import Entry, Mark, PersiDict, Require, V
 from .files import FileDirDict
 from .flags import ITEM_NOT_AVAILABLE, ETagIfExists, ETagValue, ItemNotAvailableFlag, Joker, KeepCurrentFlag
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, to_key
-
-V = TypeVar("V")
 
 
 class WriteOnceDict(PersiDict[V], Generic[V]):

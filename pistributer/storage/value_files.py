@@ -112,16 +112,13 @@ class ValueFolder:
             staged, fd = self._put_on_stage(data)
             try:
                 state = self._move_in(staged, fd, path, accepts, finish)
-            except FileNotFoundError:
-                # Somebody removed the folder when it was empty, or our file as a dead writer's: from the start.
+            except BaseException as error:
                 _unlink_quietly(staged)
-                continue
-            except OSError as error:
-                _unlink_quietly(staged)
+                if not isinstance(error, OSError) or isinstance(error, errors.PistributerError):
+                    raise
+                if isinstance(error, FileNotFoundError):
+                    continue  # somebody removed the folder, being empty, or our file as a dead writer's: from the start
                 raise errors.from_os_error(error, "write", path) from error
-            except BaseException:
-                _unlink_quietly(staged)
-                raise
             finally:
                 os.close(fd)
             if state is None:
@@ -195,6 +192,8 @@ class ValueFolder:
             if not self._unlink(folder_fd, folder, name, accepts):
                 return False
         except OSError as error:
+            if isinstance(error, errors.PistributerError):
+                raise
             if error.errno in _ABSENT:
                 return False
             raise errors.from_os_error(error, "delete", path) from error
