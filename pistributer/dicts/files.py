@@ -13,7 +13,7 @@ from ..storage import value_files
 from . import digests
 from .contract import Entry, Mark, PersiDict, Require, V, prefix_of
 from .flags import ANY_ETAG, ITEM_NOT_AVAILABLE, ETagIfExists
-from .keys import NonEmptySafeStrTuple, PersiDictKey, all_safe, is_safe, trusted_key
+from .keys import NonEmptySafeStrTuple, PersiDictKey, is_safe, only_safe, trusted_key
 
 DEFAULT_FOLDER = "__file_dir_dict__"
 #: The dial of this room: there is no group, because a name must not come to lie on a disk before its bytes do.
@@ -174,7 +174,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _first_segment(self, entry: os.DirEntry[str]) -> str | None:
         name = entry.name
         if entry.is_dir(follow_symlinks=False):
-            if not is_safe(name) or not any(True for _ in self._walk(entry.path)):
+            if not is_safe(name) or not any(names for _, names in self._walk(entry.path)):
                 return None
         elif name.endswith(self._suffix) and entry.is_file(follow_symlinks=False):
             name = name.removesuffix(self._suffix)
@@ -208,7 +208,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
         suffix, end = self._suffix, -len(self._suffix)
         todo = [top or self._base_dir]
         while todo:
-            folder, found = todo.pop(), list[str]()
+            folder = todo.pop()
             try:
                 entries = os.scandir(folder)
             except (FileNotFoundError, NotADirectoryError):
@@ -216,22 +216,16 @@ class FileDirDict(PersiDict[V], Generic[V]):
             except OSError as error:
                 raise errors.from_os_error(error, "list", folder) from error
             with entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.endswith(suffix) and entry.is_file(follow_symlinks=False):
-                        found.append(name[:end])
-                        if len(found) == _CHUNK:
-                            yield folder, _only_safe(found)
-                            found = []
-                    elif entry.is_dir(follow_symlinks=False) and is_safe(name):
-                        todo.append(entry.path)
-            if found and (safe := _only_safe(found)):
-                yield folder, safe
-
-
-def _only_safe(names: list[str]) -> list[str]:
-    # All of them in one match, which is four times as fast as one by one.
-    return names if all_safe("/".join(names)) else [name for name in names if is_safe(name)]
+                while chunk := list(itertools.islice(entries, _CHUNK)):
+                    # Not is_file(follow_symlinks=False): the keyword alone would cost a fifth of the listing.
+                    found = [
+                        name[:end]
+                        for one in chunk
+                        if (name := one.name).endswith(suffix) and one.is_file() and not one.is_symlink()
+                    ]
+                    if len(found) < len(chunk):
+                        todo += [one.path for one in chunk if one.is_dir(follow_symlinks=False) and is_safe(one.name)]
+                    yield folder, only_safe(found)
 
 
 def _etag(state: os.stat_result) -> str:
