@@ -7,6 +7,7 @@
     │   ├── QueueFull          (also queue.Full)      put on a queue at its limit
     │   ├── QueueClosed        (also ValueError)      the object was closed
     │   ├── ClaimLost                                 the item is not yours any more
+    │   ├── SourceBusy                                another object holds the source
     │   ├── RowError           (also ValueError)      this value can not be a row of this queue
     │   │   ├── RowTooLarge                           … because it is over the limit
     │   │   └── RowTypeError   (also TypeError)       … because JSON has no such type
@@ -26,6 +27,7 @@
         ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
         ├── BadCall            (also TypeError)       arguments that a message can not carry
         ├── JobFailed                                 the task raised; carries what it raised
+        ├── TimeLimitExceeded  (also TimeoutError)    raised inside a task by its soft time limit
         ├── ResultTimeout      (also TimeoutError)    no result yet
         ├── ResultLost                                the result was never kept or has expired
         └── BootError                                 the app could not be loaded
@@ -43,9 +45,10 @@ from typing import Any
 
 __all__ = [
     "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
-    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
-    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "StorageError", "SyncFailed", "TaskNotFound",
-    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
+    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError",
+    "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy",
+    "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem",
+    "WorkError",
 ]  # fmt: skip
 
 
@@ -91,6 +94,12 @@ class QueueClosed(QueueError, ValueError):
 
 class ClaimLost(QueueError):
     """The item is not held by this queue object any more: it was settled, given back, or claimed by another."""
+
+
+class SourceBusy(QueueError):
+    """`Queue.source` was asked for a name that another object holds. Attribute `name`."""
+
+    name: str
 
 
 class RowError(QueueError, ValueError):
@@ -185,6 +194,12 @@ class BadCall(WorkError, TypeError):
 
 class JobFailed(WorkError):
     """The task raised on its last attempt. Attributes: `job_id`, `kind` (class name), `text`, `traceback`, `attempts`."""
+
+
+class TimeLimitExceeded(WorkError, TimeoutError):
+    """Raised inside a task that runs longer than its soft time limit. Attribute: `limit`, in seconds."""
+
+    limit: float
 
 
 class ResultTimeout(WorkError, TimeoutError):
