@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from .errors import (
         BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
         JobFailed, NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull,
-        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, StorageError, SyncFailed,
-        TaskNotFound, TooManyOpenFiles, UnsafeFilesystem, WorkError,
+        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
+        TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
-    from .queues.contract import Item, Queue, Row, Stats
+    from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.opening import open_queue
     from .storage.durability import Sync
     from .workers.app import App
@@ -41,25 +41,28 @@ if TYPE_CHECKING:
     from .workers.hooks import Hook, Run
     from .workers.jobs import Job
     from .workers.messages import Call
+    from .workers.retries import Backoff, Cancel, Retry, Snooze
     from .workers.roles import Role
     from .workers.run import Progress, run
     from .workers.supervisor import Outcome, Supervisor
     from .workers.tasks import Task
 
 __all__ = [
-    "App", "BadCall", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost", "DiskFull", "DriverMismatch",
-    "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue", "NotWritable",
-    "Outcome", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue",
-    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row", "RowError",
-    "RowTooLarge", "RowTypeError", "Run", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
-    "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue",
-    "run",
+    "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
+    "DriverMismatch", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue",
+    "NotWritable", "Outcome", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress",
+    "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Retry", "Role", "Row",
+    "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "Stats", "StorageError",
+    "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
+    "Backoff": "workers.retries",
     "Call": "workers.messages",
+    "Cancel": "workers.retries",
     "Child": "workers.child",
     "Hook": "workers.hooks",
     "Item": "queues.contract",
@@ -70,9 +73,12 @@ _HOMES = {
     "PistributerTxt": "queues.classic",
     "Progress": "workers.run",
     "Queue": "queues.contract",
+    "Retry": "workers.retries",
     "Role": "workers.roles",
     "Row": "queues.contract",
     "Run": "workers.hooks",
+    "Snooze": "workers.retries",
+    "Source": "queues.contract",
     "Stats": "queues.contract",
     "Supervisor": "workers.supervisor",
     "Sync": "storage.durability",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-JobStatus = Literal["queued", "delayed", "running", "done", "failed", "lost"]
+JobStatus = Literal["queued", "delayed", "running", "done", "failed", "cancelled", "lost"]
 
 #: Pauses between two looks for a result, in seconds: short at first, for tasks that take milliseconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
@@ -38,9 +38,9 @@ class Job(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """What the task returned, as JSON holds it; wait for it at most `timeout` seconds (None: without limit).
 
-        Raises JobFailed if the task raised on its last attempt (or its worker died on each), ResultTimeout, or
-        ResultLost if no result will come: the task keeps none, the job was purged, or the result is too old. A lost job
-        is noticed after about a second.
+        Raises JobFailed if the task raised on its last attempt, or its worker died on each, or it raised Cancel;
+        ResultTimeout; ResultLost if no result will come: the task keeps none, the job was purged, or the result is too
+        old. A lost job is noticed after about a second.
         """
         finished = self._wait(timeout)
         if not finished.ok:
@@ -59,12 +59,13 @@ class Job(Generic[T]):
         task without results looks like.
         """
         finished = self._app.results.find(self.id)
+        row = self._find_row() if finished is None else None
+        if finished is None and row is None:
+            finished = self._app.results.find(self.id)  # it may have ended while the queue was read
         if finished is not None:
-            return "done" if finished.ok else "failed"
-        row = self._find_row()
+            return "done" if finished.ok else "cancelled" if finished.kind == "Cancel" else "failed"
         if row is None:
-            finished = self._app.results.find(self.id)
-            return "lost" if finished is None else "done" if finished.ok else "failed"
+            return "lost"
         if row.state == "claimed":
             return "running" if row.attempt else "queued"
         return {"ready": "queued", "delayed": "delayed", "dead": "failed"}[row.state]  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pistributer import errors
@@ -16,11 +16,12 @@ from .app import App
 from .board import Desk
 from .calling import Caller
 from .child import Child
-from .hooks import Hook, Retry, Run, Step, steps
+from .hooks import Hook, Retries, Run, Step, steps
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .results import ResultLog
+from .retries import RetryPolicy
 from .tasks import Task
 
 #: A traceback in the dead letters and in results is cut to its last so many characters.
@@ -55,7 +56,6 @@ class _Ready:
     task: Task[..., Any]
     call: Callable[..., Any]
     shown: bytes
-    most_attempts: int
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     failed: tuple[Step, ...]
@@ -84,18 +84,22 @@ class TaskLoop(Loop):
         ready = self._tasks.get(message["task"])
         if ready is None:
             self._refuse_unknown(item, message)
-        elif item.attempt >= ready.most_attempts:
+            return
+        policy = ready.task.policy
+        if "retries" in message:
+            policy = replace(policy, limit=message["retries"])
+        if item.attempt and item.attempt >= ready.task.most_attempts(policy.limit):
             self._refuse_deadly(item, message)
         else:
-            self._run(ready, item, message)
+            self._run(ready, item, message, policy)
 
-    def _run(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+    def _run(self, ready: _Ready, item: Item, message: dict[str, Any], policy: RetryPolicy) -> None:
         if ready.slow:
             self.settle()
         begun = time.perf_counter()
         self.queue.start(item)
-        self.desk.running(message["id"], ready.shown)
-        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt)
+        self.desk.running(message["id"], ready.shown, ready.task.hard_time_limit)
+        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt, policy)
         try:
             for step in ready.before:
                 step(run)
@@ -114,10 +118,12 @@ class TaskLoop(Loop):
         for step in ready.failed:
             step(run)
         text = f"attempt {run.attempt}: {_traceback(error)}"
-        if run.retry_in is None:
-            self.bury([item], error=text)
+        if run.retry_in is not None:
+            self.give_back([item], delay=run.retry_in, error=text, counted=run.counted)
+        elif run.cancelled:
+            self.finish(item)
         else:
-            self.give_back([item], delay=run.retry_in, error=text)
+            self.bury([item], error=text)
 
     def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
         name = message["task"]
@@ -165,9 +171,9 @@ def load_checked(source: str, url: str) -> App:
 
 
 def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog) -> _Ready:
-    hooks: list[Hook] = [Retry(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    hooks: list[Hook] = [Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
     return _Ready(
-        task, caller.plain(task.function), task.name.encode(), task.most_attempts,
+        task, caller.plain(task.function, task.soft_time_limit), task.name.encode(),
         steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
     )  # fmt: skip
 
