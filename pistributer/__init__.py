@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from . import errors
     from .errors import (
         BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
-        JobFailed, NewerFormat, NotAQueue, NotWritable, PistributerError, QueueClosed, QueueError, QueueFull,
+        JobFailed, NewerFormat, NotAQueue, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull,
         ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
         TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 __all__ = [
     "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
     "DriverMismatch", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue",
-    "NotWritable", "Outcome", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress",
-    "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Retry", "Role", "Row",
-    "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "Stats", "StorageError",
-    "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
-    "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
+    "NotWritable", "Outcome", "PackageMissing", "Pistributer", "PistributerError", "PistributerSqlite",
+    "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout",
+    "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy",
+    "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded",
+    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.

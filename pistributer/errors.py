@@ -23,6 +23,7 @@
     │   ├── TooManyOpenFiles                          descriptors exhausted
     │   ├── SyncFailed                                the disk refused to confirm; never retried
     │   └── UnsafeFilesystem                          a network filesystem, whose locks do not hold
+    ├── PackageMissing         (also ImportError)     this needs an extra that is not installed
     └── WorkError
         ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
         ├── BadCall            (also TypeError)       arguments that a message can not carry
@@ -45,8 +46,8 @@ from typing import Any
 
 __all__ = [
     "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
-    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PistributerError", "QueueClosed", "QueueError",
-    "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy",
+    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PackageMissing", "PistributerError", "QueueClosed",
+    "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy",
     "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem",
     "WorkError",
 ]  # fmt: skip
@@ -178,6 +179,10 @@ class SyncFailed(StorageError):
 
 class UnsafeFilesystem(StorageError):
     """A network filesystem: two hosts could hold one lock at the same time, and rows would be lost."""
+
+
+class PackageMissing(PistributerError, ImportError):
+    """This needs a package that is not installed; the hint says which extra brings it."""
 
 
 class WorkError(PistributerError):

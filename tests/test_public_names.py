@@ -21,7 +21,7 @@ PUBLIC = """
     App Backoff Call Cancel Child Hook Item Job Outcome Pistributer PistributerSqlite PistributerTxt Progress Queue Retry
     Role Row Run Snooze Source Stats Supervisor Sync Task __version__ errors open_queue run
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
-    NotAQueue NotWritable PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
+    NotAQueue NotWritable PackageMissing PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
     RowTooLarge RowTypeError SourceBusy StorageError SyncFailed TaskNotFound TimeLimitExceeded TooManyOpenFiles
     UnsafeFilesystem WorkError
 """.split()

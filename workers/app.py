@@ -1,4 +1,4 @@
-"""The app: a folder of queues, and the functions that work on them."""
+"""The app: a folder of queues, the functions that work on them, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, overload
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, get_args, overload
 
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
@@ -22,6 +23,7 @@ from .home import DEFAULT_QUEUE, Home, check_queue_name
 from .hooks import Hook
 from .jobs import Job
 from .retries import Backoff, RetryPolicy
+from .schedules import Misfire, Schedule, check_cron, find_zone
 from .tasks import AsyncTask, Task
 
 P = ParamSpec("P")
@@ -94,6 +96,7 @@ class App:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.producers: dict[str, Producer] = {}
         self.consumers: dict[str, Consumer] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.hooks: list[Hook] = []
         self.results_age = results_age
         self.results_bytes = results_bytes
@@ -253,6 +256,47 @@ class App:
             return function
 
         return register
+
+    def schedule(
+        self,
+        task: Task[..., Any],
+        /,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        zone: str = "UTC",
+        misfire: Misfire = "once",
+        name: str | None = None,
+    ) -> None:
+        """Have a task called again and again: `app.schedule(report, cron="0 3 * * *", zone="Europe/Berlin")`.
+
+        cron, every   one of the two: a cron expression (extra `cron`), or seconds or a timedelta. Intervals begin at
+                      multiples of their length since the epoch, not at the start of the run
+        args, kwargs  what the task is called with
+        zone          the time zone of the cron expression
+        misfire       moments that nobody was there for, a minute or longer: "once" runs once for all of them, "all"
+                      once for each, "skip" not at all. A schedule that is new has missed nothing
+        name          of the schedule, by which it remembers how far it has come; the task's name
+
+        Each moment is run once, however often processes are killed. Raises ValueError for what makes no sense, BadCall
+        for arguments that the task does not take, PackageMissing without cronsim.
+        """
+        if (cron is None) == (every is None):
+            raise ValueError("a schedule has either cron= or every=")
+        seconds = every.total_seconds() if isinstance(every, timedelta) else every
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"every must be positive, not {every!r}")
+        if misfire not in get_args(Misfire):
+            raise ValueError(f"misfire is one of {', '.join(get_args(Misfire))}, not {misfire!r}")
+        chosen = check_source_name(name or task.name)
+        _require_free(chosen, self.schedules, "schedule")
+        task.call(*args, **(kwargs or {}))
+        self.schedules[chosen] = Schedule(
+            chosen, task.name, task.queue, args, kwargs or {},
+            None if cron is None else check_cron(cron), seconds, find_zone(zone), misfire,
+        )  # fmt: skip
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` called around everything that runs from now on; see `Hook`."""

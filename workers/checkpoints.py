@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pistributer import errors
-from pistributer.queues.contract import Source
+from pistributer.queues.contract import Queue, Source
 
 from .app import App
 
@@ -55,11 +55,18 @@ class Checkpoints:
             source.close()
 
     def _hold(self, queue: str) -> Source:
-        while True:
-            try:
-                self._sources[queue] = self._app.queue(queue).source(self._name)
-            except errors.SourceBusy:
-                if self._wait(_BUSY_PAUSE):
-                    raise
-            else:
-                return self._sources[queue]
+        self._sources[queue] = hold_source(self._app.queue(queue), self._name, self._wait)
+        return self._sources[queue]
+
+
+def hold_source(queue: Queue, name: str, wait: Callable[[float], bool]) -> Source:
+    """The source `name` of `queue`.
+
+    While its last holder is about to end, `wait(seconds)` is called; if that returns true, SourceBusy is raised.
+    """
+    while True:
+        try:
+            return queue.source(name)
+        except errors.SourceBusy:
+            if wait(_BUSY_PAUSE):
+                raise

@@ -24,7 +24,7 @@ from .messages import Call
 from .worker import load_checked
 
 #: Seconds that a put waits for room before it looks whether to stop.
-_WAIT_FOR_ROOM = 0.2
+WAIT_FOR_ROOM = 0.2
 
 
 def produce(child: Child, source: str, url: str, name: str, board: str, slot: int) -> None:
@@ -72,7 +72,7 @@ def _begin(child: Child, app: App, producer: Producer) -> tuple[Iterator[Any], C
                 hint="yield (what, checkpoint)",
             )
         queue, row = route(producer, yielded[0])
-        return _wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=_WAIT_FOR_ROOM))
+        return wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM))
 
     return producer.function(checkpoints.checkpoint), put
 
@@ -92,10 +92,10 @@ def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
 
 
 def _put(child: Child, app: App, queue: str, row: Any) -> bool:
-    return _wait_for_room(child, lambda: app.queue(queue).put(row, timeout=_WAIT_FOR_ROOM))
+    return wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
 
 
-def _wait_for_room(child: Child, put: Callable[[], object]) -> bool:
+def wait_for_room(child: Child, put: Callable[[], object]) -> bool:
     """Put, again while the queue is full. False if a stop was requested meanwhile, and nothing was put."""
     while True:
         try:

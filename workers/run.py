@@ -22,6 +22,7 @@ from .decisions import Say
 from .loading import load_app, source_of
 from .producers import produce
 from .roles import Key, Role
+from .scheduler import run_schedules
 from .supervisor import Outcome, StartMethod, Supervisor
 from .worker import work
 
@@ -146,14 +147,19 @@ class _Run:
         task_queues = sorted({task.queue for task in app.tasks.values()})
         roles += [self._role(f"worker {queue}", work, queue, processes) for queue in task_queues]
         roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
+        if app.schedules:
+            roles.append(self._role("scheduler", run_schedules, None, 1))
         if not roles:
             raise errors.BootError(f"{self._source!r} has nothing to run", hint="add a task, a producer or a consumer")
         return roles
 
-    def _role(self, name: str, target: Callable[..., object], what: str, count: int, *, ends: bool = False) -> Role:
+    def _role(
+        self, name: str, target: Callable[..., object], what: str | None, count: int, *, ends: bool = False
+    ) -> Role:
         slot = sum(self._slots.values())
         self._slots[name] = count
-        return Role(name, target, (self._source, self.app.url, what, self._board_path, slot), count, ends)
+        args = (self._source, self.app.url, *([] if what is None else [what]), self._board_path, slot)
+        return Role(name, target, args, count, ends)
 
     def _describe(self) -> None:
         """Write down what runs, for `status`. The run's lock is held."""
