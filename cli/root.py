@@ -54,6 +54,7 @@ class LazyGroup(Group):
     """Knows the names and one-line helps of its commands, and imports a command when it is used."""
 
     commands_at: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
         "status": ("status_command", "Show the queues and workers of an app."),

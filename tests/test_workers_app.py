@@ -362,7 +362,7 @@ def test_a_cut_off_name_on_the_board_is_still_text(tmp_path: Path) -> None:
     Desk(path, 0).running("x" * 40, "ä".encode() * 40)
     board = Board(path)
     assert board.slot(0).job == "x" * 24
-    assert board.slot(0).task == "ä" * 24
+    assert board.slot(0).task == "ä" * 20
     board.close()
 
 

@@ -12,9 +12,9 @@ import pytest
 from pistributer import errors
 from pistributer.workers.app import App
 from pistributer.workers.loading import load_app
-from pistributer.workers.run import Progress, run
-from pistributer.workers.status import read_status
-from tests.worker_tools import notes, write_app
+from pistributer.workers.run import run
+from pistributer.workers.status import WorkerStatus, read_status
+from tests.worker_tools import RunningApp, notes, wait_for, write_app
 
 DRIVERS = pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
 
@@ -46,23 +46,28 @@ def run_until_empty(path: Path, **options: Any) -> Any:
 
 @DRIVERS
 def test_a_producer_that_is_killed_goes_on_without_a_gap_or_a_repeat(tmp_path: Path, driver: str) -> None:
-    path = write_app(tmp_path, IMPORT.replace("LINES", "3000"), url_in(tmp_path, driver))
-    url, kills = load_app(str(path)).url, 0
-
-    def kill_producer(progress: Progress) -> None:
-        nonlocal kills
-        (producer,) = (it for it in read_status(url).workers if it.role == "producer lines")
-        if kills < 4 and producer.alive and producer.put:
-            os.kill(producer.pid, signal.SIGKILL)
-            kills += 1
-
-    outcome = run_until_empty(path, on_progress=kill_producer)
-    assert (outcome.exit_code, outcome.deaths) == (0, kills)
-    assert kills
+    # Slow enough to be killed in the middle, four times.
+    body = IMPORT.replace("LINES", "3000").replace("        # Calls", "        time.sleep(0.0003)\n        # Calls")
+    path = write_app(tmp_path, body, url_in(tmp_path, driver))
+    url = load_app(str(path)).url
+    with RunningApp(path, processes=1, until_empty=True) as running:
+        for kill in range(4):
+            victim = wait_for(lambda kill=kill: _producer(url, 500 * (kill + 1)))
+            os.kill(victim.pid, signal.SIGKILL)
+            wait_for(lambda pid=victim.pid: _producer(url, 0, unlike=pid))
+        outcome, _ = running.outcome()
+    assert (outcome["exit_code"], outcome["deaths"]) == (0, 4)
     assert notes(tmp_path, "kept") == [str(n) for n in range(0, 3000, 10)]
     assert notes(tmp_path, "doubled") == [str(n) for n in range(3000) if n % 10]
     began = [0 if it == "None" else int(it) for it in notes(tmp_path, "began")]
     assert began == sorted(set(began))
+    assert len(began) == 5
+
+
+def _producer(url: str, least: int, *, unlike: int = 0) -> WorkerStatus | None:
+    """The producer's process, if it lives, is another than `unlike`, and it and those before it have put so many rows."""
+    found = next((it for it in read_status(url).workers if it.role == "producer lines"), None)
+    return found if found and found.alive and found.put >= least and found.pid != unlike else None
 
 
 def test_the_next_run_goes_on_too_and_rewind_begins_again(tmp_path: Path) -> None:
