@@ -49,7 +49,9 @@ def test_a_producer_that_is_killed_goes_on_without_a_gap_or_a_repeat(tmp_path: P
     # Slow enough to be killed in the middle, four times.
     body = IMPORT.replace("LINES", "3000").replace("        # Calls", "        time.sleep(0.0003)\n        # Calls")
     path = write_app(tmp_path, body, url_in(tmp_path, driver))
-    url = load_app(str(path)).url
+    home = load_app(str(path)).home
+    home.create()
+    url = home.url
     with RunningApp(path, processes=1, until_empty=True) as running:
         for kill in range(4):
             victim = wait_for(lambda kill=kill: _producer(url, 500 * (kill + 1)))
