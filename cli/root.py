@@ -57,6 +57,7 @@ class LazyGroup(Group):
         "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
+        "send": ("send_command", "Send a call of a task to an app."),
         "status": ("status_command", "Show the queues and workers of an app."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
     }
