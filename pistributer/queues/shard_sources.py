@@ -139,33 +139,36 @@ def save_source(folder: Folder, number: int, name: str, n: int, checkpoint: Any,
 
 def read_source(folder: Folder, number: int) -> tuple[str, int, Any]:
     """Name, number of rows and checkpoint of the source that owns shard `number`."""
+    # In this order: while its holder rolls, the file is written before the last segment can be consumed and deleted.
+    last = _last_row(folder, number)
     path = folder.source(number)
     with open(path, "rb") as file:
         data = file.read()
     try:
         saved: Any = orjson.loads(data)
-        name, n, checkpoint = str(saved["name"]), int(saved["n"]), saved["checkpoint"]
+        found = str(saved["name"]), int(saved["n"]), saved["checkpoint"]
     except (ValueError, KeyError, TypeError) as error:
         raise errors.NotAQueue(
             f"{path!r} is damaged: {error}", hint="delete it; the source then starts over in a new shard", path=path
         ) from error
-    last = _last_row(folder, number, name)
-    return (name, *last) if last is not None and last[0] > n else (name, n, checkpoint)
+    return last if last is not None and last[0] == found[0] and last[1] > found[1] else found
 
 
-def _last_row(folder: Folder, number: int, name: str) -> tuple[int, Any] | None:
-    """Number and checkpoint of the last row in the shard's last segment; None if that has none."""
+def _last_row(folder: Folder, number: int) -> tuple[str, int, Any] | None:
+    """What the last row in the shard's last segment says; None if that has none, or is gone."""
     segments = folder.segments(number)
     if not segments:
         return None
-    for row in read_segment_backwards(folder.segment(number, segments[-1])):
-        try:
-            found = unwrap(row, text=folder.driver == "txt")
-            source, _, n = found.id.rpartition("-")
-            if source == name:
-                return int(n), found.checkpoint
-        except (ValueError, KeyError, TypeError):
-            continue  # damaged; whoever claims it sets it aside
+    try:
+        for row in read_segment_backwards(folder.segment(number, segments[-1])):
+            try:
+                found = unwrap(row, text=folder.driver == "txt")
+                name, _, n = found.id.rpartition("-")
+                return name, int(n), found.checkpoint
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged; whoever claims it sets it aside
+    except FileNotFoundError:
+        pass
     return None
 
 
