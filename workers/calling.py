@@ -1,4 +1,4 @@
-"""Running sync and `async def` functions alike, within a time limit if they have one.
+"""Running sync and `async def` functions alike, within a time limit if they have one, until they are interrupted.
 
 The limit of a plain function is a timer of the process (SIGALRM), whose handler raises in the main thread. That reaches
 Python code only: a loop in C goes on until it returns, which is what the hard limit is for. The limit of a coroutine is
@@ -14,12 +14,17 @@ from typing import Any
 
 from pistributer import errors
 
+from .retries import Cancel
+
 
 class Caller:
     """Makes plain functions of coroutine functions, which then run on one event loop of this process."""
 
     def __init__(self) -> None:
         self._runner: Any = None
+        #: The coroutine that runs, as asyncio's task, and whether it was interrupted.
+        self._running: Any = None
+        self._interrupted = False
 
     def plain(self, function: Callable[..., Any], limit: float | None = None) -> Callable[..., Any]:
         """`function`, or for an `async def` a function that waits for it; TimeLimitExceeded after `limit` seconds."""
@@ -27,9 +32,35 @@ class Caller:
             return function if limit is None else _limited(function, limit)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            return self._start_runner().run(_within(function(*args, **kwargs), limit))
+            return self._start_runner().run(self._await(function(*args, **kwargs), limit))
 
         return run
+
+    def interrupt(self) -> None:
+        """End what runs with `Cancel`. From a signal handler, and only while something runs."""
+        if self._running is None:
+            raise Cancel("called off while it ran")
+        self._interrupted = True
+        self._running.get_loop().call_soon_threadsafe(self._running.cancel)
+
+    async def _await(self, coroutine: Coroutine[Any, Any, Any], limit: float | None) -> Any:
+        import asyncio
+
+        timeout = asyncio.timeout(limit)
+        self._running, self._interrupted = asyncio.current_task(), False
+        try:
+            async with timeout:
+                return await coroutine
+        except TimeoutError as error:
+            if limit is None or not timeout.expired():
+                raise  # the task's own
+            raise _exceeded(limit) from error
+        except asyncio.CancelledError as error:
+            if not self._interrupted:
+                raise
+            raise Cancel("called off while it ran") from error
+        finally:
+            self._running = None
 
     def close(self) -> None:
         """End the event loop, if there is one."""
@@ -44,19 +75,6 @@ class Caller:
 
             self._runner = asyncio.Runner()
         return self._runner
-
-
-async def _within(coroutine: Coroutine[Any, Any, Any], limit: float | None) -> Any:
-    import asyncio
-
-    timeout = asyncio.timeout(limit)
-    try:
-        async with timeout:
-            return await coroutine
-    except TimeoutError as error:
-        if limit is None or not timeout.expired():
-            raise  # the task's own
-        raise _exceeded(limit) from error
 
 
 def _limited(function: Callable[..., Any], limit: float) -> Callable[..., Any]:

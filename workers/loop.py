@@ -50,6 +50,9 @@ class Loop(abc.ABC):
     def handle(self, item: Item) -> None:
         """Start `item` (its attempt has not been counted) and deal with it: `finish`, `give_back` or `bury`."""
 
+    def before_batch(self) -> None:  # noqa: B027
+        """Rows were claimed, and are about to be handled."""
+
     def before_settle(self) -> None:  # noqa: B027 (most have nothing to do here)
         """Put on disk what must be there before rows are settled."""
 
@@ -58,6 +61,7 @@ class Loop(abc.ABC):
         while not self.child.stop_requested():
             items = self.queue.claim(self._ahead, timeout=WAIT, start=False)
             if items:
+                self.before_batch()
                 self._work(items)
 
     def _work(self, items: list[Item]) -> None:

@@ -15,7 +15,7 @@ from pistributer import errors
 from pistributer.queues.contract import Queue
 from pistributer.storage.replacing import replace_file
 
-from . import board, deaths
+from . import board, cancelling, deaths
 from .app import App
 from .consumers import consume
 from .decisions import Say
@@ -26,7 +26,7 @@ from .scheduler import run_schedules
 from .supervisor import Outcome, StartMethod, Supervisor
 from .worker import work
 
-#: Seconds between two calls of `on_progress`, and between two looks at hard time limits.
+#: Seconds between two calls of `on_progress`, and between two looks at time limits and at jobs that were called off.
 _PROGRESS = 0.2
 #: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
 _SHARE = 0.05
@@ -92,6 +92,9 @@ class _Run:
         self._slots: dict[str, int] = {}
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
+        self._called_off = cancelling.CalledOff(self.home.run)
+        #: Jobs whose process was told that they were called off.
+        self._interrupted: set[str] = set()
         self.roles = self._make_roles(processes)
         self.home.create()
 
@@ -121,9 +124,11 @@ class _Run:
     def _loop(self, supervisor: Supervisor, on_progress: Callable[[Progress], object] | None) -> None:
         limited = any(task.hard_time_limit for task in self.app.tasks.values())
         shown = 0.0
-        while supervisor.step(_PROGRESS if on_progress or limited else None):
+        while supervisor.step(_PROGRESS):
             if limited:
                 self._end_overdue(supervisor)
+            if cancelled := self._called_off.read():
+                self._interrupt(supervisor, cancelled)
             if on_progress and time.monotonic() - shown >= _PROGRESS:
                 shown = time.monotonic()
                 on_progress(self._gauge.progress())
@@ -138,6 +143,15 @@ class _Run:
             if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
                 self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
                 supervisor.end_overdue(key, self._overdue[key])
+
+    def _interrupt(self, supervisor: Supervisor, cancelled: frozenset[str]) -> None:
+        """Signal the children that run jobs which were called off, each once."""
+        pids = set(supervisor.pids().values())
+        for slot in self._gauge.board.slots():
+            if slot.since and slot.job in cancelled and slot.pid in pids and slot.job not in self._interrupted:
+                self._interrupted.add(slot.job)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(slot.pid, cancelling.INTERRUPT)
 
     # -- roles
 
@@ -165,8 +179,16 @@ class _Run:
         """Write down what runs, for `status`. The run's lock is held."""
         board.create(self._board_path, sum(self._slots.values()))
         deaths.shorten(self.home.run)
+        cancelling.forget_all_but(self.home.run, self._jobs())
         record = {"pid": os.getpid(), "started": time.time(), "app": self._source, "roles": self._slots}
         replace_file(os.path.join(self.home.run, "run.json"), orjson.dumps(record) + b"\n", durable=False)
+
+    def _jobs(self) -> Iterator[str]:
+        """The ids of all jobs that have not ended."""
+        for name in self.app.queue_names():
+            for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
+                if isinstance(row.value, dict) and "task" in row.value:
+                    yield str(row.value.get("id"))
 
     # -- what the supervisor asks and tells
 

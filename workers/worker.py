@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -15,13 +16,14 @@ from . import deaths
 from .app import App
 from .board import Desk
 from .calling import Caller
+from .cancelling import INTERRUPT, CalledOff
 from .child import Child
 from .hooks import Hook, Retries, Run, Step, steps
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .results import ResultLog
-from .retries import RetryPolicy
+from .retries import Cancel, RetryPolicy
 from .tasks import Task
 
 #: A traceback in the dead letters and in results is cut to its last so many characters.
@@ -68,12 +70,27 @@ class TaskLoop(Loop):
 
     def __init__(self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog) -> None:
         super().__init__(child, queue, desk)
+        self._caller = caller
         self._log = log
+        self._called_off = CalledOff(app.home.run)
+        self._cancelled: frozenset[str] = frozenset()
+        #: The job whose task runs at this moment.
+        self._current: str | None = None
+        signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
         self._tasks = {name: _prepare(app, task, caller, log) for name, task in app.tasks.items()}
 
+    def before_batch(self) -> None:
+        self._cancelled = self._called_off.read()
+
     def before_settle(self) -> None:
         self._log.flush()
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        """A job was called off while it ran; by now, perhaps another one runs."""
+        if self._current is not None and self._current in self._called_off.read():
+            self._current = None
+            self._caller.interrupt()
 
     def handle(self, item: Item) -> None:
         message = item.value
@@ -84,6 +101,9 @@ class TaskLoop(Loop):
         ready = self._tasks.get(message["task"])
         if ready is None:
             self._refuse_unknown(item, message)
+            return
+        if message["id"] in self._cancelled:
+            self._end_cancelled(ready, item, message)
             return
         policy = ready.task.policy
         if "retries" in message:
@@ -103,7 +123,11 @@ class TaskLoop(Loop):
         try:
             for step in ready.before:
                 step(run)
-            run.value = ready.call(*run.args, **run.kwargs)
+            self._current = run.job_id
+            try:
+                run.value = ready.call(*run.args, **run.kwargs)
+            finally:
+                self._current = None
             for step in ready.after:
                 step(run)
         except BaseException as error:  # noqa: BLE001 (a task that calls sys.exit fails; it does not take the worker along)
@@ -124,6 +148,11 @@ class TaskLoop(Loop):
             self.finish(item)
         else:
             self.bury([item], error=text)
+
+    def _end_cancelled(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+        if ready.task.results:
+            self._log.add_failure(message["id"], Cancel.__name__, "called off before it ran", "", item.attempt)
+        self.finish(item)
 
     def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
         name = message["task"]
