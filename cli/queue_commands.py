@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,19 +117,12 @@ def _row_cells(row: Row) -> dict[str, str]:
         "id": row.id,
         "state": row.state,
         "attempt": str(row.attempt) if row.attempt else "",
-        "due": _ago(row.due) if row.due else "",
-        "since": _ago(row.at) if row.at else "",
+        "due": terminal.ago(row.due) if row.due else "",
+        "since": terminal.ago(row.at) if row.at else "",
         # Of a traceback, the line that says what was raised.
         "error": terminal.clip((row.error or "").strip().rpartition("\n")[2], 60),
         "value": terminal.clip(value, max(20, terminal.columns() - 60)),
     }
-
-
-def _ago(moment: float) -> str:
-    import time
-
-    seconds = moment - time.time()
-    return f"in {terminal.human_time(seconds)}" if seconds > 0 else f"{terminal.human_time(-seconds)} ago"
 
 
 @queue.command(epilog=exits.TABLE, help=f"""Delete every ready and delayed row of a queue. Claimed and dead rows stay.
@@ -155,19 +147,5 @@ def purge(target: str, queue: str | None, dry_run: bool, yes: bool) -> None:
             terminal.print_line(f"would purge {count:,} rows of {name}")
             return
         if not yes:
-            _confirm(count, name)
+            terminal.confirm(f"delete {count:,} rows of {name}")
         terminal.print_line(f"purged {opened.purge():,} rows of {name}")
-
-
-def _confirm(count: int, name: str) -> None:
-    if not _is_terminal():
-        exits.fail(
-            f"purge would delete {count:,} rows of {name}, and there is nobody to ask",
-            hint="give --yes to go ahead, --dry-run to only count",
-            code=exits.USAGE,
-        )
-    click.confirm(f"Delete {count:,} rows of {name}?", abort=True, err=True)
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()

@@ -54,9 +54,11 @@ class LazyGroup(Group):
     """Knows the names and one-line helps of its commands, and imports a command when it is used."""
 
     commands_at: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "dict": ("dict_commands", "Look into persistent dictionaries and change them."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
+        "send": ("send_command", "Send a call of a task to an app."),
         "status": ("status_command", "Show the queues and workers of an app."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
     }

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 import click
 
-from .exits import broken_pipe, color
+from .exits import USAGE, broken_pipe, color, fail
 
 #: A bar is redrawn at most this often, and a plain line printed this often where there is no terminal, in seconds.
 _REDRAW: Final = 0.1
@@ -20,7 +20,32 @@ _PLAIN_LINE: Final = 10.0
 _BAR_WIDTH: Final = 24
 
 
-# -- numbers
+# -- asking
+
+
+def confirm(what: str) -> None:
+    """Go on only if somebody says yes to "delete 5 rows of emails"; click.Abort otherwise."""
+    if not is_interactive():
+        fail(
+            f"this would {what}, and there is nobody to ask",
+            hint="give --yes to go ahead, --dry-run to only count",
+            code=USAGE,
+        )
+    click.confirm(f"{what[0].upper()}{what[1:]}?", abort=True, err=True)
+
+
+def is_interactive() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
+# -- numbers and times
+
+
+def ago(moment: float) -> str:
+    """`5 s ago`, `in 2 h`, of seconds since the epoch."""
+    seconds = moment - time.time()
+    return f"in {human_time(seconds)}" if seconds > 0 else f"{human_time(-seconds)} ago"
 
 
 def human_count(count: float) -> str:

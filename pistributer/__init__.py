@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from . import errors
     from .errors import (
         BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
-        ConcurrencyConflictError, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch, FolderMissing,
-        FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat, NotAQueue, NotWritable,
-        PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost, ResultTimeout, RowError,
-        RowTooLarge, RowTypeError, StorageError, SyncFailed, TaskNotFound, TooManyOpenFiles, UnsafeFilesystem,
-        UnsafeValue, WorkError,
+        ConcurrencyConflictError, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch,
+        FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat, NotAQueue,
+        NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost,
+        ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
+        TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, UnsafeValue, WorkError,
     )  # fmt: skip
     from .dicts.cached import AppendOnlyDictCached, MutableDictCached
     from .dicts.contract import PersiDict
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .dicts.write_once import WriteOnceDict
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
-    from .queues.contract import Item, Queue, Row, Stats
+    from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.opening import open_queue
     from .storage.durability import Sync
     from .workers.app import App
@@ -53,30 +53,34 @@ if TYPE_CHECKING:
     from .workers.hooks import Hook, Run
     from .workers.jobs import Job
     from .workers.messages import Call
+    from .workers.retries import Backoff, Cancel, Retry, Snooze
     from .workers.roles import Role
     from .workers.run import Progress, run
     from .workers.supervisor import Outcome, Supervisor
     from .workers.tasks import Task
 
 __all__ = [
-    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "BadCall", "BadKey",
-    "BadKeyType", "BadValue", "BootError", "Call", "ChannelEmpty", "Child", "ClaimLost",
+    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "Backoff", "BadCall",
+    "BadKey", "BadKeyType", "BadValue", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost",
     "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
     "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FolderMissing", "FormatError", "Hook", "IODict",
     "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MutableDictCached", "MutationPolicyError",
     "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotWritable", "Outcome", "OverlappingMultiDict",
     "PackageMissing", "PersiDict", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
-    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Role", "Row",
-    "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "Stats", "StorageError", "Supervisor",
-    "Sync", "SyncFailed", "Task", "TaskNotFound", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue",
-    "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
+    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Retry", "Role",
+    "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "Snooze", "Source",
+    "SourceBusy", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound",
+    "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue", "WorkError", "WriteOnceDict",
+    "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
     "AppendOnlyDictCached": "dicts.cached",
+    "Backoff": "workers.retries",
     "Call": "workers.messages",
+    "Cancel": "workers.retries",
     "Child": "workers.child",
     "DELETE_CURRENT": "dicts.flags",
     "ETagHasNotChangedFlag": "dicts.flags",
@@ -98,11 +102,14 @@ _HOMES = {
     "PistributerTxt": "queues.classic",
     "Progress": "workers.run",
     "Queue": "queues.contract",
+    "Retry": "workers.retries",
     "Role": "workers.roles",
     "Row": "queues.contract",
     "Run": "workers.hooks",
     "S3Dict": "dicts.s3",
     "SafeStrTuple": "dicts.keys",
+    "Snooze": "workers.retries",
+    "Source": "queues.contract",
     "Stats": "queues.contract",
     "Supervisor": "workers.supervisor",
     "Sync": "storage.durability",

@@ -7,6 +7,7 @@
     │   ├── QueueFull          (also queue.Full)      put on a queue at its limit
     │   ├── QueueClosed        (also ValueError)      the object was closed
     │   ├── ClaimLost                                 the item is not yours any more
+    │   ├── SourceBusy                                another object holds the source
     │   ├── RowError           (also ValueError)      this value can not be a row of this queue
     │   │   ├── RowTooLarge                           … because it is over the limit
     │   │   └── RowTypeError   (also TypeError)       … because JSON has no such type
@@ -32,12 +33,13 @@
     │   ├── DamagedValue       (also ValueError)      what is stored can not be read
     │   ├── UnsafeValue        (also PermissionError) reading it could run somebody else's code
     │   ├── DictMismatch       (also ValueError)      this folder was written with other settings
-    │   ├── BackendError       (also RuntimeError)    the server failed, or can not be reached
-    │   └── PackageMissing     (also ImportError)     an extra of this package is not installed
+    │   └── BackendError       (also RuntimeError)    the server failed, or can not be reached
+    ├── PackageMissing         (also ImportError)     this needs an extra that is not installed
     └── WorkError
         ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
         ├── BadCall            (also TypeError)       arguments that a message can not carry
         ├── JobFailed                                 the task raised; carries what it raised
+        ├── TimeLimitExceeded  (also TimeoutError)    raised inside a task by its soft time limit
         ├── ResultTimeout      (also TimeoutError)    no result yet
         ├── ResultLost                                the result was never kept or has expired
         └── BootError                                 the app could not be loaded
@@ -55,11 +57,12 @@ from typing import Any
 
 __all__ = [
     "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
-    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "FolderMissing",
-    "FormatError", "InconsistentValue", "JobFailed", "MutationPolicyError", "NewerFormat", "NotAQueue", "NotWritable",
-    "PackageMissing", "PistributerError", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout",
-    "RowError", "RowTooLarge", "RowTypeError", "StorageError", "SyncFailed", "TaskNotFound", "TooManyOpenFiles",
-    "UnsafeFilesystem", "UnsafeValue", "WorkError",
+    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
+    "FolderMissing", "FormatError", "InconsistentValue", "JobFailed", "MutationPolicyError", "NewerFormat",
+    "NotAQueue", "NotWritable", "PackageMissing", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
+    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy", "StorageError",
+    "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue",
+    "WorkError",
 ]  # fmt: skip
 
 
@@ -105,6 +108,12 @@ class QueueClosed(QueueError, ValueError):
 
 class ClaimLost(QueueError):
     """The item is not held by this queue object any more: it was settled, given back, or claimed by another."""
+
+
+class SourceBusy(QueueError):
+    """`Queue.source` was asked for a name that another object holds. Attribute `name`."""
+
+    name: str
 
 
 class RowError(QueueError, ValueError):
@@ -229,7 +238,7 @@ class BackendError(DictError, RuntimeError):
     """The object store failed for good, after retries, or refused. Attributes: `path`, and `status` if there was an answer."""
 
 
-class PackageMissing(DictError, ImportError):
+class PackageMissing(PistributerError, ImportError):
     """This needs a package that is not installed; the hint says which extra brings it."""
 
 
@@ -247,6 +256,12 @@ class BadCall(WorkError, TypeError):
 
 class JobFailed(WorkError):
     """The task raised on its last attempt. Attributes: `job_id`, `kind` (class name), `text`, `traceback`, `attempts`."""
+
+
+class TimeLimitExceeded(WorkError, TimeoutError):
+    """Raised inside a task that runs longer than its soft time limit. Attribute: `limit`, in seconds."""
+
+    limit: float
 
 
 class ResultTimeout(WorkError, TimeoutError):

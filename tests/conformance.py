@@ -20,11 +20,12 @@ from .conformance_delivery import DeliveryContract
 from .conformance_limits import LimitContract
 from .conformance_processes import ProcessContract
 from .conformance_refusals import RefusalContract
+from .conformance_sources import SourceContract
 
 Open = Callable[..., Queue]
 
 
-class QueueContract(DeliveryContract, ClaimContract, LimitContract, RefusalContract, ProcessContract):
+class QueueContract(DeliveryContract, ClaimContract, LimitContract, RefusalContract, SourceContract, ProcessContract):
     """All of it. The parts stand in modules of their own, by subject."""
 
     @pytest.fixture

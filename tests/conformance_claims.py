@@ -57,6 +57,18 @@ class ClaimContract(Hooks):
         queue.nack([started, waiting])
         assert {self.number(item.value): item.attempt for item in queue.claim(2)} == {0: 2, 1: 1}
 
+    def test_a_delivery_can_be_taken_back_from_the_count(self, queue: Queue) -> None:
+        queue.put(self.value(1))
+        for delay in (0.0, 0.001):
+            (early,) = wait_for(queue.claim)
+            assert early.attempt == 1
+            queue.nack(early, delay=delay, counted=False)
+        (prefetched,) = wait_for(lambda: queue.claim(start=False))
+        queue.start(prefetched)
+        queue.nack(prefetched)
+        (after,) = queue.claim()
+        assert after.attempt == 2
+
     # -- settling
 
     def test_a_retry_goes_to_the_back(self, queue: Queue) -> None:

@@ -139,7 +139,7 @@ class ProcessContract(Hooks):
                 put_at = time.time()
                 queue.put(self.value(i))
                 delays.append(child.hear() - put_at)
-        # A waiter that only looks around by itself would take LOOK_AROUND / 2 = 50 ms.
+        # A waiter that only looks around by itself would take LOOK_AROUND / 2 = 100 ms.
         assert statistics.median(delays) < 0.02, delays
 
     # -- death

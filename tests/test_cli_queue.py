@@ -131,7 +131,7 @@ def test_purge_asks_on_a_terminal(answer: str, left: int, tmp_path: Path, monkey
     url = f"jsonl:{tmp_path / 'q'}"
     with open_queue(url) as queue:
         queue.put_many([1, 2, 3])
-    monkeypatch.setattr("pistributer.cli.queue_commands._is_terminal", lambda: True)
+    monkeypatch.setattr("pistributer.cli.terminal.is_interactive", lambda: True)
     result = invoke("queue", "purge", url, answer=answer)
     assert result.exit_code == (exits.INTERRUPTED if left else exits.OK)
     assert "Delete 3 rows of q?" in result.stderr

@@ -192,6 +192,52 @@ def ack(queue: Queue, sweep: Sweep, tell: Tell, items: list[Any]) -> None:
         tell("acked", row)
 
 
+#: What the source of the sweep puts, with the checkpoint after each; nothing between 3 and 6 is worth a row.
+SOURCE_ROWS = {0: 1, 1: 2, 2: 3, 6: 7, 7: 8, 8: 9}
+
+
+def import_rows(queue: Queue, sweep: Sweep, tell: Tell) -> None:
+    """Go on where the checkpoint says: one by one, without rows from 3 to 6, then in a batch over a segment's end."""
+    source = queue.source("imports")
+    at = source.checkpoint or 0
+    while at < 3:
+        tell("putting", at)
+        source.put(sweep.value(at), checkpoint=at + 1)
+        tell("put", at)
+        at += 1
+    if at < 6:
+        source.commit(6)
+    left = [row for row in (6, 7, 8) if row >= at]
+    for row in left:
+        tell("putting", row)
+    source.put_many([(sweep.value(row), SOURCE_ROWS[row]) for row in left])
+    for row in left:
+        tell("put", row)
+
+
+def test_an_import_goes_on_where_it_was_killed(sweep: Sweep) -> None:
+    def act(queue: Queue, tell: Tell) -> None:
+        import_rows(queue, sweep, tell)
+
+    def check(told: Told) -> None:
+        came: list[int] = []
+
+        def drain(queue: Queue) -> None:
+            while items := queue.claim(100):
+                came.extend(sweep.number(item.value) for item in items)
+                queue.ack(items)
+
+        with sweep.open() as queue:
+            drain(queue)  # so that the segments with the last checkpoints are gone
+            assert set(told.of("put")) <= {row for row in SOURCE_ROWS if row < (queue.sources().get("imports") or 0)}
+            import_rows(queue, sweep, lambda event, value: None)
+            drain(queue)
+        assert came == list(SOURCE_ROWS)
+
+    sweep.check = check  # type: ignore[method-assign]
+    sweep.run(None, act)
+
+
 def test_claim_and_ack_with_segments_deleted_on_the_way(sweep: Sweep) -> None:
     def act(queue: Queue, tell: Tell) -> None:
         for _ in range(3):

@@ -19,6 +19,7 @@ from pistributer.workers.decisions import (
     Exited,
     Instruction,
     Kill,
+    Overdue,
     Policy,
     Ready,
     ReloadRequested,
@@ -203,6 +204,14 @@ def test_faults_of_its_own_in_a_row_are_fatal_and_stop_the_run(cause: Cause) -> 
     assert machine.state(W0) is State.FATAL
     (last,) = feed(machine, Exited(W1, STOPPED, now))
     assert last == End(1, "failed", f"worker[0] failed 3 times in a row; the last time it {cause}")
+
+
+def test_a_child_whose_work_is_overdue_is_killed_and_comes_back_like_any_other() -> None:
+    machine = decisions(workers=1)
+    feed(machine, Begin(0.0), Spawned(W0, 0.0), Ready(W0, 0.1))
+    assert feed(machine, Overdue(W0, "took too long", 1.0)) == [Kill(W0)]
+    assert feed(machine, Exited(W0, KILLED, 1.1)) == [Spawn(W0)]
+    assert feed(machine, Overdue(W0, "of the one before", 1.2)) == []  # not born yet
 
 
 def test_a_child_that_is_killed_again_and_again_is_never_fatal() -> None:

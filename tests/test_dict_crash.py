@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,9 @@ def _hold_a_staged_file(pipe: Any, folder: str) -> None:
 
 def test_processes_lose_no_increment(tmp_path: Path) -> None:
     """Thirty-two of them on one key, with the default number of retries."""
-    children = [Child(_increment, str(tmp_path / "d"), 5) for _ in range(32)]
-    for child in children:
-        with child:
+    with contextlib.ExitStack() as crew:
+        children = [crew.enter_context(Child(_increment, str(tmp_path / "d"), 5)) for _ in range(32)]
+        for child in children:
             child.result()
     assert FileDirDict[int](tmp_path / "d", sync="none")["n"] == 160
 
@@ -115,10 +116,11 @@ SECONDS = float(os.environ.get("STRESS_SECONDS", "3"))
 @pytest.mark.parametrize("sync", ["none", "each"])
 def test_writers_readers_deletes_and_clear_overlap_on_1000_keys(tmp_path: Path, sync: str) -> None:
     folder = str(tmp_path / "d")
-    crew = [Child(_write, folder, sync, seed) for seed in range(8)] + [Child(_read, folder, sync) for _ in range(8)]
     done = [0, 0]
-    for number, child in enumerate(crew):
-        with child:
+    with contextlib.ExitStack() as crew:
+        children = [crew.enter_context(Child(_write, folder, sync, seed)) for seed in range(8)]
+        children += [crew.enter_context(Child(_read, folder, sync)) for _ in range(8)]
+        for number, child in enumerate(children):
             done[number // 8] += child.result()
     assert min(done) > 100, done
     d = FileDirDict[Any](folder)
@@ -140,9 +142,20 @@ def _whole(key: Any, value: dict[str, Any]) -> bool:
     )
 
 
+def _until_the_end(pipe: Any) -> Iterator[None]:
+    """Rounds of work, with a sign of life every five seconds."""
+    end = sign = time.monotonic()
+    end += SECONDS
+    while (now := time.monotonic()) < end:
+        if now > sign:
+            sign = now + 5
+            pipe.send("alive")
+        yield
+
+
 def _write(pipe: Any, folder: str, sync: str, seed: int) -> int:
-    d, dice, count, end = FileDirDict[Any](folder, sync=sync), random.Random(seed), 0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    d, dice, count = FileDirDict[Any](folder, sync=sync), random.Random(seed), 0
+    for _ in _until_the_end(pipe):
         key, size = _key(dice.randrange(1000)), dice.randrange(3000)
         chance = dice.random()
         if chance < 0.7:
@@ -160,8 +173,8 @@ def _write(pipe: Any, folder: str, sync: str, seed: int) -> int:
 
 
 def _read(pipe: Any, folder: str, sync: str) -> int:
-    d, dice, count, end = FileDirDict[Any](folder, sync=sync), random.Random(), 0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    d, dice, count = FileDirDict[Any](folder, sync=sync), random.Random(), 0
+    for _ in _until_the_end(pipe):
         key = _key(dice.randrange(1000))
         value = d.get(key)
         assert value is None or _whole(key, value)

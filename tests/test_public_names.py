@@ -18,15 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Adding a name is a promise; removing one breaks somebody. Both are changed here on purpose or not at all.
 PUBLIC = """
-    App Call Child Hook Item Job Outcome Pistributer PistributerSqlite PistributerTxt Progress Queue Role Row Run Stats
-    Supervisor Sync Task __version__ errors open_queue run
+    App Backoff Call Cancel Child Hook Item Job Outcome Pistributer PistributerSqlite PistributerTxt Progress Queue Retry
+    Role Row Run Snooze Source Stats Supervisor Sync Task __version__ errors open_queue run
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
-    NotAQueue NotWritable PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
-    RowTooLarge RowTypeError StorageError SyncFailed TaskNotFound TooManyOpenFiles UnsafeFilesystem WorkError
+    NotAQueue NotWritable PackageMissing PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
+    RowTooLarge RowTypeError SourceBusy StorageError SyncFailed TaskNotFound TimeLimitExceeded TooManyOpenFiles
+    UnsafeFilesystem WorkError
     AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict IODict KEEP_CURRENT LocalDict
     MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict S3Dict SafeStrTuple WriteOnceDict
     BackendError BadKey BadKeyType BadValue ConcurrencyConflictError DamagedValue DictError DictMismatch
-    InconsistentValue MutationPolicyError PackageMissing UnsafeValue
+    InconsistentValue MutationPolicyError UnsafeValue
 """.split()
 
 #: What `import pistributer` must not drag in; most programs that import it only put rows.

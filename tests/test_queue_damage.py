@@ -224,3 +224,53 @@ def test_a_row_wrapped_by_a_newer_release_is_refused_by_name(tmp_path: Path) -> 
         file.write(b' {"pistributer":2,"state":"ready       ","id":"x","attempt":0,"row":1}\n')
     with open_queue(url) as queue, pytest.raises(errors.NewerFormat, match="upgrade"):
         queue.claim(5)
+
+
+# -- sources
+
+
+def import_three(folder: Path) -> tuple[str, Path]:
+    """A closed queue with a source that put three rows: its URL, and the source's segment."""
+    url = f"jsonl:{folder}"
+    with open_queue(url) as queue, queue.source("imports") as source:
+        source.put_many([(i, i + 1) for i in range(3)])
+    return url, segment_of(folder)
+
+
+def test_the_row_before_a_damaged_last_one_says_how_far_a_source_has_come(tmp_path: Path) -> None:
+    url, segment = import_three(tmp_path / "q")
+    data = segment.read_bytes()
+    segment.write_bytes(data[:-5] + b"\0\0\0\0\n")
+    with open_queue(url) as queue, queue.source("imports") as source:
+        assert source.checkpoint == 2
+        source.put(2, checkpoint=3)
+        assert drain(queue) == [0, 1, 2]
+        assert queue.stats().quarantined == 1
+
+
+def test_a_torn_last_row_was_never_put(tmp_path: Path) -> None:
+    url, segment = import_three(tmp_path / "q")
+    segment.write_bytes(segment.read_bytes()[:-5])
+    with open_queue(url) as queue, queue.source("imports") as source:
+        assert source.checkpoint == 2
+
+
+def test_a_damaged_source_file_is_refused_by_name_and_the_queue_works_on(tmp_path: Path) -> None:
+    url, _ = import_three(tmp_path / "q")
+    (file,) = (tmp_path / "q" / "shards").glob("*.source")
+    file.write_bytes(b'{"name":')
+    with open_queue(url) as queue:
+        with pytest.raises(errors.NotAQueue, match=r"0001\.source.*delete it"):
+            queue.source("imports")
+        queue.put(9)
+        assert sorted(drain(queue)) == [0, 1, 2, 9]
+
+
+def test_without_its_file_a_source_starts_over_in_another_shard(tmp_path: Path) -> None:
+    url, _ = import_three(tmp_path / "q")
+    (file,) = (tmp_path / "q" / "shards").glob("*.source")
+    file.unlink()
+    with open_queue(url) as queue, queue.source("imports") as source:
+        assert source.checkpoint is None
+        source.put(7, checkpoint=8)
+        assert sorted(drain(queue)) == [0, 1, 2, 7]

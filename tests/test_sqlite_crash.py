@@ -115,6 +115,32 @@ def test_killed_while_putting_what_was_acknowledged_is_there_and_nothing_is_half
         assert len(found & set("cde")) in (0, 3), at
 
 
+def import_scene(pipe: Any, url: str) -> None:
+    with open_queue(url) as queue, queue.source("imports") as source:
+        at = source.checkpoint or 0
+        while at < 2:
+            source.put("abcdefg"[at], checkpoint=at + 1)
+            at += 1
+            pipe.send(("is put", at))
+        source.commit(at)
+        source.put_many([("abcdefg"[i], i + 1) for i in range(at, 7)])
+        pipe.send(("is put", 7))
+
+
+def test_killed_while_importing_the_next_holder_goes_on_without_a_gap_or_a_repeat(tmp_path: Path) -> None:
+    for url, told, at in every_kill(import_scene, tmp_path):
+        with open_queue(url) as queue:
+            assert (queue.sources().get("imports") or 0) >= max(told_of(told, "is put"), default=0), at
+        import_scene(_Silence(), url)
+        with open_queue(url) as queue:
+            assert list(drain(queue)) == list("abcdefg"), at
+
+
+class _Silence:
+    def send(self, value: object) -> None:
+        """Nobody listens."""
+
+
 def claim_scene(pipe: Any, url: str) -> None:
     queue = open_queue(url)
     queue.put_many("abcdefgh")

@@ -6,8 +6,10 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,34 @@ def test_a_delayed_call_waits(app: App) -> None:
     assert job.status() == "delayed"
 
 
+def test_options_of_one_sending(app: App) -> None:
+    task = app.task(add)
+    now = time.time()
+    task.options(delay=timedelta(minutes=2)).send(1)
+    task.options(at=datetime.now(UTC) + timedelta(minutes=3), retries=5).send(1)
+    task.options(at=datetime.now(UTC) - timedelta(minutes=3)).send(1)
+    two, three = sorted(row.due or 0.0 for row in app.queue().scan("delayed"))
+    assert two - now == pytest.approx(120, abs=5)
+    assert three - now == pytest.approx(180, abs=5)
+    assert app.queue().stats().ready == 1  # its moment has passed
+    assert [row.value.get("retries") for row in app.queue().scan("delayed") if row.due == three] == [5]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"delay": -1}, "delay must be at least 0"),
+        ({"retries": -1}, "retries must be at least 0"),
+        ({"at": datetime(2030, 1, 1)}, "has no time zone"),
+        ({"at": datetime(2030, 1, 1, tzinfo=UTC), "delay": 1}, "exclude each other"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(app: App, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        app.task(add).options(**options)
+
+
 def test_names_and_options_are_checked(app: App) -> None:
     app.task(add)
     app.consumer("rows")(print)
@@ -158,7 +188,7 @@ def test_names_and_options_are_checked(app: App) -> None:
 def test_options_of_a_task(app: App) -> None:
     task = app.task(name="sum", queue="slow", retries=4, results=False)(add)
     task.send(1)
-    assert (task.name, task.queue, task.retries, task.results, task.most_attempts) == ("sum", "slow", 4, False, 5)
+    assert (task.name, task.queue, task.retries, task.results, task.most_attempts(4)) == ("sum", "slow", 4, False, 5)
     assert app.queue_names() == ["slow"]
     assert messages(app, "slow")[0]["task"] == "sum"
 
@@ -332,7 +362,7 @@ def test_a_cut_off_name_on_the_board_is_still_text(tmp_path: Path) -> None:
     Desk(path, 0).running("x" * 40, "ä".encode() * 40)
     board = Board(path)
     assert board.slot(0).job == "x" * 24
-    assert board.slot(0).task == "ä" * 24
+    assert board.slot(0).task == "ä" * 20
     board.close()
 
 

@@ -20,12 +20,13 @@ from typing import Any
 DEADLINE = 30.0
 
 
-def wait_for(condition: Callable[[], object], step: Callable[[float], object] = time.sleep) -> None:
-    """Until `condition()` is true. Meanwhile `step(seconds)` is called: a sleep, or a supervisor's step."""
+def wait_for(condition: Callable[[], Any], step: Callable[[float], object] = time.sleep) -> Any:
+    """Until `condition()` is true, and what it returned. Meanwhile `step(seconds)` is called: a sleep, or a supervisor's."""
     deadline = time.monotonic() + DEADLINE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         step(0.005)
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The app: a folder of queues, and the functions that work on them."""
+"""The app: a folder of queues, the functions that work on them, and when."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args, overload
 
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
+from pistributer.queues.sources import check_source_name
 from pistributer.storage.durability import Sync
 
 from . import results
+from .checks import at_least
 from .home import DEFAULT_QUEUE, Home, check_queue_name
 from .hooks import Hook
 from .jobs import Job
 from .result_dict import DictResults
 from .results import ResultLog
+from .retries import Backoff, RetryPolicy
+from .schedules import Misfire, Schedule, check_cron, find_zone
 from .tasks import AsyncTask, Task
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+Exceptions = type[BaseException] | tuple[type[BaseException], ...]
 
 #: How often a job or row whose worker died is tried again, at least, if nothing else was said.
 CRASH_RETRIES = 2
@@ -39,9 +45,11 @@ class Producer:
     """A supervised generator. It yields calls of tasks, pairs `(queue, row)`, or rows of its own queue."""
 
     name: str
-    function: Callable[[], Iterator[Any]]
+    function: Callable[..., Iterator[Any]]
     #: Where plain rows go; None: each must say where.
     queue: str | None
+    #: Whether it is called with its last checkpoint, and yields `(what, checkpoint)`.
+    resumes: bool
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ class Consumer:
     queue: str
     #: 1: called with one row; more: with a list of at most so many.
     batch: int
-    retries: int
-    retry_delay: float
+    policy: RetryPolicy
     crash_retries: int
     processes: int
 
@@ -62,7 +69,7 @@ class Consumer:
     def most_attempts(self) -> int:
         """A row that was handed out this often is not handed out again."""
         # One more with batches: a failure in company does not count against a row, see consumers.py.
-        return max(self.retries, self.crash_retries) + 1 + (self.batch > 1)
+        return max(self.policy.limit, self.crash_retries) + 1 + (self.batch > 1)
 
 
 class App:
@@ -96,6 +103,7 @@ class App:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.producers: dict[str, Producer] = {}
         self.consumers: dict[str, Consumer] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.hooks: list[Hook] = []
         self.results_age = results_age
         self.results_bytes = results_bytes
@@ -123,8 +131,12 @@ class App:
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
         retries: int = 0,
-        retry_delay: float = 1.0,
+        retry_delay: float | Backoff = 1.0,
+        retry_on: Exceptions = BaseException,
+        stop_on: Exceptions = (),
         crash_retries: int = CRASH_RETRIES,
+        soft_time_limit: float | None = None,
+        hard_time_limit: float | None = None,
         results: bool = True,
     ) -> _Decorator: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -133,8 +145,17 @@ class App:
         name           how messages call it; the function's name
         queue          where its calls wait; each queue has workers of its own
         retries        how often it is tried again after it raised; then the job goes to the dead letters
-        retry_delay    seconds before the first of these; doubled each time, with jitter, up to an hour
+        retry_delay    seconds before the first of these at the longest; doubled each time, with full jitter, up to an
+                       hour. A `Backoff` says it in detail.
+        retry_on, stop_on
+                       only these exceptions are tried again; these never are. A task itself decides by raising `Retry`,
+                       `Snooze` or `Cancel`.
         crash_retries  how often a job whose worker died is tried again, at least. All attempts count together.
+        soft_time_limit
+                       seconds after which TimeLimitExceeded is raised inside the task, which may catch it and tidy up
+        hard_time_limit
+                       seconds after which its process is killed, within a quarter of a second. The attempt counts, as
+                       for any worker that died.
         results        False: keep none, so `Job.result` does not work, and short tasks run faster
 
         ValueError for a name that is taken.
@@ -150,8 +171,12 @@ class App:
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
         retries: int = 0,
-        retry_delay: float = 1.0,
+        retry_delay: float | Backoff = 1.0,
+        retry_on: Exceptions = BaseException,
+        stop_on: Exceptions = (),
         crash_retries: int = CRASH_RETRIES,
+        soft_time_limit: float | None = None,
+        hard_time_limit: float | None = None,
         results: bool = True,
     ) -> Task[..., Any]:
         name = name or _name_of(function)
@@ -160,8 +185,9 @@ class App:
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         self.tasks[name] = kind(
             self, function, name=name, queue=check_queue_name(queue),
-            retries=_at_least(0, "retries", retries), retry_delay=_at_least(0, "retry_delay", retry_delay),
-            crash_retries=_at_least(0, "crash_retries", crash_retries), results=results,
+            policy=_policy(retries, retry_delay, retry_on, stop_on),
+            crash_retries=at_least(0, "crash_retries", crash_retries), soft_time_limit=_limit(soft_time_limit),
+            hard_time_limit=_limit(hard_time_limit), results=results,
         )  # fmt: skip
         return self.tasks[name]
 
@@ -173,7 +199,13 @@ class App:
         """Have a generator function run in a process of its own, once, to its end: `@app.producer`.
 
         It yields calls (`task.call(…)`), pairs `(queue, row)`, or, declared with `@app.producer(queue="rows")`, plain
-        rows. If its process dies it begins again from the start: make what it yields safe to be done twice.
+        rows.
+
+        A function with one parameter goes on where it was: it is called with its last checkpoint (None at first) and
+        yields pairs `(call or row, checkpoint)`. A checkpoint is any JSON value, and is committed in one step with its
+        row. Whenever the process is killed, and in the next run too, what follows the last checkpoint comes next, without
+        a gap or a repeat; `rewind` changes that. A function without a parameter begins again from the start: make what
+        it yields safe to be done twice.
         """
         if function is None:
             return functools.partial(self.producer, **options) if not options else self._producer_decorator(**options)
@@ -185,7 +217,14 @@ class App:
                 raise TypeError(f"a producer is a generator function; {_name_of(function)} has no yield")
             chosen = name or _name_of(function)
             _require_free(chosen, self.producers, "producer")
-            self.producers[chosen] = Producer(chosen, function, queue and check_queue_name(queue))
+            parameters = len(inspect.signature(function).parameters)
+            if parameters > 1:
+                raise TypeError(
+                    f"a producer takes nothing or its last checkpoint; {chosen} takes {parameters} arguments"
+                )
+            if parameters:
+                check_source_name(chosen)
+            self.producers[chosen] = Producer(chosen, function, queue and check_queue_name(queue), bool(parameters))
             return function
 
         return register
@@ -198,7 +237,9 @@ class App:
         batch: int = 1,
         name: str | None = None,
         retries: int = 0,
-        retry_delay: float = 1.0,
+        retry_delay: float | Backoff = 1.0,
+        retry_on: Exceptions = BaseException,
+        stop_on: Exceptions = (),
         crash_retries: int = CRASH_RETRIES,
         processes: int = 1,
     ) -> Callable[[F], F]:
@@ -217,13 +258,54 @@ class App:
             _require_free(chosen, self.consumers, "consumer")
             self._require_unlike(queue, [task.queue for task in self.tasks.values()], "task calls")
             self.consumers[chosen] = Consumer(
-                chosen, function, check_queue_name(queue), _at_least(1, "batch", batch),
-                _at_least(0, "retries", retries), _at_least(0, "retry_delay", retry_delay),
-                _at_least(0, "crash_retries", crash_retries), _at_least(1, "processes", processes),
+                chosen, function, check_queue_name(queue), at_least(1, "batch", batch),
+                _policy(retries, retry_delay, retry_on, stop_on), at_least(0, "crash_retries", crash_retries),
+                at_least(1, "processes", processes),
             )  # fmt: skip
             return function
 
         return register
+
+    def schedule(
+        self,
+        task: Task[..., Any],
+        /,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        zone: str = "UTC",
+        misfire: Misfire = "once",
+        name: str | None = None,
+    ) -> None:
+        """Have a task called again and again: `app.schedule(report, cron="0 3 * * *", zone="Europe/Berlin")`.
+
+        cron, every   one of the two: a cron expression (extra `cron`), or seconds or a timedelta. Intervals begin at
+                      multiples of their length since the epoch, not at the start of the run
+        args, kwargs  what the task is called with
+        zone          the time zone of the cron expression
+        misfire       moments that nobody was there for, a minute or longer: "once" runs once for all of them, "all"
+                      once for each, "skip" not at all. A schedule that is new has missed nothing
+        name          of the schedule, by which it remembers how far it has come; the task's name
+
+        Each moment is run once, however often processes are killed. Raises ValueError for what makes no sense, BadCall
+        for arguments that the task does not take, PackageMissing without cronsim.
+        """
+        if (cron is None) == (every is None):
+            raise ValueError("a schedule has either cron= or every=")
+        seconds = every.total_seconds() if isinstance(every, timedelta) else every
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"every must be positive, not {every!r}")
+        if misfire not in get_args(Misfire):
+            raise ValueError(f"misfire is one of {', '.join(get_args(Misfire))}, not {misfire!r}")
+        chosen = check_source_name(name or task.name)
+        _require_free(chosen, self.schedules, "schedule")
+        task.call(*args, **(kwargs or {}))
+        self.schedules[chosen] = Schedule(
+            chosen, task.name, task.queue, args, kwargs or {},
+            None if cron is None else check_cron(cron), seconds, find_zone(zone), misfire,
+        )  # fmt: skip
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` called around everything that runs from now on; see `Hook`."""
@@ -272,6 +354,19 @@ class App:
             return DictResults(self.result_store)
         return ResultLog(self.home.results, max_age=self.results_age, max_bytes=self.results_bytes)
 
+    def rewind(self, producer: str, checkpoint: Any = None) -> None:
+        """Have a producer go on from `checkpoint` the next time that it starts; from the beginning if that is None.
+
+        Raises KeyError for a producer that the app has not, SourceBusy while it runs.
+        """
+        from .checkpoints import Checkpoints
+
+        checkpoints = Checkpoints(self, self.producers[producer].name, lambda seconds: True)
+        try:
+            checkpoints.commit(checkpoint)
+        finally:
+            checkpoints.close()
+
     def close(self) -> None:
         """Close the app's queues. They open again on next use."""
         with self._opening:
@@ -294,6 +389,25 @@ class _Decorator:
         raise NotImplementedError
 
 
+def _policy(retries: int, delay: float | Backoff, retry_on: Exceptions, stop_on: Exceptions) -> RetryPolicy:
+    backoff = delay if isinstance(delay, Backoff) else Backoff(at_least(0.0, "retry_delay", delay))
+    return RetryPolicy(at_least(0, "retries", retries), backoff, _exceptions(retry_on), _exceptions(stop_on))
+
+
+def _limit(seconds: float | None) -> float | None:
+    if seconds is not None and seconds <= 0:
+        raise ValueError(f"a time limit must be positive, not {seconds!r}")
+    return seconds
+
+
+def _exceptions(given: Exceptions) -> tuple[type[BaseException], ...]:
+    found: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
+    for kind in found:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"retry_on and stop_on take exception classes, not {kind!r}")
+    return found
+
+
 def _name_of(function: Any) -> str:
     # Not the module: it differs between a script that runs and the same script loaded by a worker.
     return str(getattr(function, "__name__", None) or type(function).__name__)
@@ -302,12 +416,3 @@ def _name_of(function: Any) -> str:
 def _require_free(name: str, taken: dict[str, Any], what: str) -> None:
     if name in taken:
         raise ValueError(f"there is a {what} {name!r} already; give one of them another name=")
-
-
-N = TypeVar("N", int, float)
-
-
-def _at_least(least: int, name: str, value: N) -> N:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value!r}")
-    return value

@@ -16,7 +16,8 @@ Layout, little endian: slots of 128 bytes, one per child, in the order of the ro
     40  u64  rows that a producer put
     48  f64  since when it runs the current job; 0 if it runs none
     56  24s  that job's id
-    80  48s  its task, UTF-8, cut off
+    80  40s  its task, UTF-8, cut off
+    120 f64  when the supervisor kills it, by the monotonic clock, which all processes share; 0: never
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from pistributer import errors
 from pistributer.storage.replacing import replace_file
 
 SLOT = 128
-_ALL = struct.Struct("<QdQQQQd24s48s")
+_ALL = struct.Struct("<QdQQQQd24s40sd")
 _BIRTH = struct.Struct("<Qd")
 _NUMBER = struct.Struct("<Q")
-_CURRENT = struct.Struct("<d24s48s")
-_SINCE = struct.Struct("<d")
+_CURRENT = struct.Struct("<d24s40sd")
+_TIME = struct.Struct("<d")
 
-_STARTED, _DONE, _SINCE_AT = 0, 16, 48
+_STARTED, _DONE, _SINCE_AT, _DEADLINE_AT = 0, 16, 48, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Slot:
     since: float
     job: str
     task: str
+    #: When its time is over, by the monotonic clock; 0: never.
+    deadline: float
 
     @property
     def settled(self) -> int:
@@ -84,8 +87,10 @@ class Board:
         return [self.slot(number) for number in range(len(self.page) // SLOT)]
 
     def slot(self, number: int) -> Slot:
-        pid, started, done, failed, retried, put, since, job, task = _ALL.unpack_from(self.page, number * SLOT)
-        return Slot(pid, started, done, failed, retried, put, since, _text(job), _text(task))
+        pid, started, done, failed, retried, put, since, job, task, deadline = _ALL.unpack_from(
+            self.page, number * SLOT
+        )
+        return Slot(pid, started, done, failed, retried, put, since, _text(job), _text(task), deadline)
 
     def close(self) -> None:
         self.page.close()
@@ -105,13 +110,16 @@ class Desk:
         self.idle()
         _BIRTH.pack_into(self._page, self._base + _STARTED, os.getpid(), time.time())
 
-    def running(self, job: str, task: bytes) -> None:
-        """This job begins now."""
-        _CURRENT.pack_into(self._page, self._base + _SINCE_AT, time.time(), job.encode(), task)
+    def running(self, job: str, task: bytes, limit: float | None = None) -> None:
+        """This job begins now, and this process is to be killed if it has not ended after `limit` seconds."""
+        deadline = 0.0 if limit is None else time.monotonic() + limit
+        _CURRENT.pack_into(self._page, self._base + _SINCE_AT, time.time(), job.encode(), task, deadline)
 
     def idle(self) -> None:
         """No job runs."""
-        _SINCE.pack_into(self._page, self._base + _SINCE_AT, 0.0)
+        # The deadline first, and always: it must never be seen beside the next job.
+        _TIME.pack_into(self._page, self._base + _DEADLINE_AT, 0.0)
+        _TIME.pack_into(self._page, self._base + _SINCE_AT, 0.0)
 
     def count(self, *, done: int = 0, failed: int = 0, retried: int = 0, put: int = 0) -> None:
         """Add to the counts. Called after whatever the job put elsewhere, and before its own row is settled."""

@@ -19,9 +19,8 @@ from .board import Desk
 from .calling import Caller
 from .child import Child
 from .loop import WAIT, Loop, leave
+from .retries import Snooze, judge
 from .worker import load_checked
-
-_LONGEST_DELAY = 3600.0
 
 
 class RowLoop(Loop):
@@ -32,6 +31,7 @@ class RowLoop(Loop):
         self._consumer = consumer
         self._call: Callable[[Any], Any] = caller.plain(consumer.function)
         self._shown = consumer.name.encode()
+        self._chance = random.Random()
 
     def handle(self, item: Item) -> None:
         if item.attempt >= self._consumer.most_attempts:
@@ -51,13 +51,14 @@ class RowLoop(Loop):
         self.desk.idle()
 
     def _failed(self, item: Item, error: BaseException) -> None:
-        consumer = self._consumer
         # The first attempt in a batch is in company, and does not count against the row.
-        alone = item.attempt - (consumer.batch > 1)
+        failures = max(1, item.attempt - (self._consumer.batch > 1))
+        verdict = judge(error, failures, self._consumer.policy, self._chance)
         text = _describe(item, error)
-        if alone <= consumer.retries:
-            pause = consumer.retry_delay * 2.0 ** min(max(alone, 1) - 1, 32)
-            self.give_back([item], delay=min(pause, _LONGEST_DELAY) * random.uniform(0.75, 1.25), error=text)
+        if verdict.again_in is not None:
+            self.give_back([item], delay=verdict.again_in, error=text, counted=verdict.counted)
+        elif verdict.cancelled:
+            self.finish(item)
         else:
             self.bury([item], error=text)
 
@@ -84,6 +85,8 @@ class BatchLoop(RowLoop):
         self.desk.running(f"{len(items)} rows", self._shown)
         try:
             self._call([item.value for item in items])
+        except Snooze as error:
+            self.give_back(items, delay=max(0.0, error.seconds), error=_describe(items[0], error), counted=False)
         except BaseException as error:  # noqa: BLE001 (see above)
             self.give_back(items, delay=0.0, error=_describe(items[0], error))
         else:

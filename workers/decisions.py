@@ -17,6 +17,7 @@ The rules:
 * A fault of its own (it died before it was ready, or its target raised or returned too early) counts towards FATAL;
   `tries` of them in a row stop the run with an error. A boot error stops the run at once: the next try would fail too.
 * One dead child never stops the pool otherwise.
+* A child whose work has reached its hard time limit is killed, and then treated like any that was.
 * The first stop request lets children finish, and kills them after `grace` seconds; the second kills them now.
 """
 
@@ -36,6 +37,7 @@ from .events import (
     Exited,
     Instruction,
     Kill,
+    Overdue,
     Policy,
     Ready,
     Reason,
@@ -51,8 +53,8 @@ from .events import (
 from .roles import BOOT_EXIT, Cause, Key, Role
 
 __all__ = [
-    "AskDrained", "Begin", "Counts", "Decisions", "Drained", "End", "Event", "Exited", "Instruction", "Kill", "Policy",
-    "Ready", "Reason", "ReloadRequested", "Say", "Spawn", "Spawned", "State", "StopRequested", "Terminate", "Tick",
+    "AskDrained", "Begin", "Counts", "Decisions", "Drained", "End", "Event", "Exited", "Instruction", "Kill", "Overdue",
+    "Policy", "Ready", "Reason", "ReloadRequested", "Say", "Spawn", "Spawned", "State", "StopRequested", "Terminate", "Tick",
 ]  # fmt: skip
 
 _ALIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
@@ -132,6 +134,8 @@ class Decisions:
                 return self._ready(self._children[key], now)
             case Exited(key, cause, now):
                 return self._exited(self._children[key], cause, now)
+            case Overdue(key, text, _):
+                return [Say("time_limit", f"{_name(key)} {text}", key), Kill(key)] if self._is_born(key) else []
             case StopRequested(by, now):
                 return self._stop_requested(by, now)
             case ReloadRequested(now):
@@ -163,6 +167,9 @@ class Decisions:
     def over(self) -> bool:
         """End has been given."""
         return self._over
+
+    def _is_born(self, key: Key) -> bool:
+        return _born(self._children[key])
 
     # -- starting
 

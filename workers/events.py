@@ -50,6 +50,15 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """What the child runs has reached its hard time limit."""
+
+    key: Key
+    text: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """Somebody wants the run to stop: a signal's name, or a caller's word."""
 
@@ -74,7 +83,7 @@ class Tick:
     now: float
 
 
-Event = Begin | Spawned | Ready | Exited | StopRequested | ReloadRequested | Drained | Tick
+Event = Begin | Spawned | Ready | Exited | Overdue | StopRequested | ReloadRequested | Drained | Tick
 
 
 # -- instructions

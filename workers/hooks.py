@@ -11,25 +11,37 @@ import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .retries import RetryPolicy, judge
+
 if TYPE_CHECKING:
     from .tasks import Task
 
-#: A pause between two attempts is never longer, in seconds.
-_LONGEST_DELAY = 3600.0
+
+_chance = random.Random()
 
 
 class Run:
-    """One attempt at one job. Hooks may read everything and set `retry_in`."""
+    """One attempt at one job. Hooks may read everything and set `retry_in`, `counted` and `cancelled`."""
 
-    __slots__ = ("args", "attempt", "error", "job_id", "kwargs", "retry_in", "task", "value")
+    __slots__ = (
+        "args", "attempt", "cancelled", "counted", "error", "job_id", "kwargs", "policy", "retry_in", "task", "value",
+    )  # fmt: skip
 
     def __init__(
-        self, job_id: str, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], attempt: int
+        self,
+        job_id: str,
+        task: Task[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        attempt: int,
+        policy: RetryPolicy,
     ) -> None:
         self.job_id = job_id
         self.task = task
         self.args = args
         self.kwargs = kwargs
+        #: When a failure is tried again: the task's, or what its sender chose.
+        self.policy = policy
         #: 1 for the first.
         self.attempt = attempt
         #: What the task returned.
@@ -38,6 +50,10 @@ class Run:
         self.error: BaseException | None = None
         #: After a failure: seconds until the next attempt; None: there is none, and the job goes to the dead letters.
         self.retry_in: float | None = None
+        #: Whether this attempt counts, if there is another.
+        self.counted = True
+        #: After a failure without another attempt: the job is done with, and no dead letter.
+        self.cancelled = False
 
     def __repr__(self) -> str:
         return f"<Run {self.task.name} {self.job_id} attempt={self.attempt}>"
@@ -62,15 +78,13 @@ class Hook:
         """`run.error` was raised. Hooks that were added earlier may have set `run.retry_in`."""
 
 
-class Retry(Hook):
-    """Tries a failed job again, up to the task's `retries`, after a pause that doubles each time."""
+class Retries(Hook):
+    """Decides what becomes of a job that failed; see retries.py."""
 
     def on_failure(self, run: Run) -> None:
-        task = run.task
-        if run.attempt <= task.retries:
-            pause = task.retry_delay * 2.0 ** min(run.attempt - 1, 32)
-            # Jitter keeps jobs that failed together from coming back together.
-            run.retry_in = min(pause, _LONGEST_DELAY) * random.uniform(0.75, 1.25)
+        assert run.error is not None
+        verdict = judge(run.error, run.attempt, run.policy, _chance)
+        run.retry_in, run.counted, run.cancelled = verdict.again_in, verdict.counted, verdict.cancelled
 
 
 Step = Callable[[Run], None]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pistributer import errors
 from pistributer.queues.contract import Row
 
+from .cancelling import CalledOff, call_off
 from .results import Finished, to_error
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-JobStatus = Literal["queued", "delayed", "running", "done", "failed", "lost"]
+JobStatus = Literal["queued", "delayed", "running", "done", "failed", "cancelled", "lost"]
 
 #: Pauses between two looks for a result, in seconds: short at first, for tasks that take milliseconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
@@ -38,9 +39,9 @@ class Job(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """What the task returned, as JSON holds it; wait for it at most `timeout` seconds (None: without limit).
 
-        Raises JobFailed if the task raised on its last attempt (or its worker died on each), ResultTimeout, or
-        ResultLost if no result will come: the task keeps none, the job was purged, or the result is too old. A lost job
-        is noticed after about a second.
+        Raises JobFailed if the task raised on its last attempt, or its worker died on each, or it raised Cancel;
+        ResultTimeout; ResultLost if no result will come: the task keeps none, the job was purged, or the result is too
+        old. A lost job is noticed after about a second.
         """
         finished = self._wait(timeout)
         if not finished.ok:
@@ -59,15 +60,31 @@ class Job(Generic[T]):
         task without results looks like.
         """
         finished = self._app.results.find(self.id)
+        row = self._find_row() if finished is None else None
+        if finished is None and row is None:
+            finished = self._app.results.find(self.id)  # it may have ended while the queue was read
         if finished is not None:
-            return "done" if finished.ok else "failed"
-        row = self._find_row()
+            return "done" if finished.ok else "cancelled" if finished.kind == "Cancel" else "failed"
         if row is None:
-            finished = self._app.results.find(self.id)
-            return "lost" if finished is None else "done" if finished.ok else "failed"
+            return "lost"
+        if row.state in ("ready", "delayed") and self._is_called_off():
+            return "cancelled"
         if row.state == "claimed":
             return "running" if row.attempt else "queued"
         return {"ready": "queued", "delayed": "delayed", "dead": "failed"}[row.state]  # type: ignore[return-value]
+
+    def cancel(self) -> None:
+        """Call the job off. Returns at once; what came of it, `status` and `result` say.
+
+        If it has not begun, it will not: whoever claims it ends it. If it runs, `Cancel` is raised inside it within about
+        half a second, in an `async def` as a cancellation; a loop in C goes on, and so does a task that catches it. If it
+        has ended, nothing changes. Its `result` raises JobFailed, with `kind` "Cancel".
+        """
+        self._app.home.create()
+        call_off(self._app.home.run, self.id)
+
+    def _is_called_off(self) -> bool:
+        return self.id in CalledOff(self._app.home.run).read()
 
     def _wait(self, timeout: float | None) -> Finished:
         begun = now = time.monotonic()
@@ -92,6 +109,8 @@ class Job(Generic[T]):
         # A row that moves while a scan runs may be missed, so one scan is no proof.
         for _ in range(2):
             row = self._find_row()
+            if row is not None and row.state in ("ready", "delayed") and self._is_called_off():
+                raise to_error(self.id, Finished(False, kind="Cancel", text="called off before it ran"))
             if row is not None and row.state != "dead":
                 return
         if self._app.results.find(self.id) is not None:

@@ -50,6 +50,9 @@ class Loop(abc.ABC):
     def handle(self, item: Item) -> None:
         """Start `item` (its attempt has not been counted) and deal with it: `finish`, `give_back` or `bury`."""
 
+    def before_batch(self) -> None:  # noqa: B027
+        """Rows were claimed, and are about to be handled."""
+
     def before_settle(self) -> None:  # noqa: B027 (most have nothing to do here)
         """Put on disk what must be there before rows are settled."""
 
@@ -58,6 +61,7 @@ class Loop(abc.ABC):
         while not self.child.stop_requested():
             items = self.queue.claim(self._ahead, timeout=WAIT, start=False)
             if items:
+                self.before_batch()
                 self._work(items)
 
     def _work(self, items: list[Item]) -> None:
@@ -89,11 +93,11 @@ class Loop(abc.ABC):
             self._oldest = time.perf_counter()
         self._finished.append(item)
 
-    def give_back(self, items: list[Item], *, delay: float, error: str) -> None:
-        """They are to be tried again after `delay` seconds."""
+    def give_back(self, items: list[Item], *, delay: float, error: str, counted: bool = True) -> None:
+        """They are to be tried again after `delay` seconds; with `counted=False` as if this attempt had not been."""
         self.before_settle()
         self.desk.count(retried=len(items))
-        self.queue.nack(items, delay=delay, error=error)
+        self.queue.nack(items, delay=delay, error=error, counted=counted)
 
     def bury(self, items: list[Item], *, error: str) -> None:
         """They go to the dead letters."""

@@ -4,7 +4,8 @@
 
     {"id": "5f0c…", "task": "resize", "args": ["a.png"], "kwargs": {"width": 80}}
 
-`args` and `kwargs` are left out when they are empty. Readers ignore fields that they do not know.
+`args` and `kwargs` are left out when they are empty; `"retries": 5` is there if the sender chose a number. Readers ignore
+fields that they do not know.
 """
 
 from __future__ import annotations
@@ -61,4 +62,6 @@ def find_fault(message: Any) -> str | None:
         return 'a task message has the texts "id" and "task"'
     if not isinstance(message.get("args", []), list) or not isinstance(message.get("kwargs", {}), dict):
         return '"args" is a list and "kwargs" an object'
+    if "retries" in message and not (type(message["retries"]) is int and message["retries"] >= 0):
+        return '"retries" is a number, not negative'
     return None

@@ -3,23 +3,28 @@
 Each row is put as it comes: holding some back to put them together would keep a row of a slow source waiting for the
 next. A put waits while its queue is full (`max_rows`, `max_bytes`), so a fast source is held up and disk and memory
 stay flat.
+
+A producer that takes its checkpoint yields `(what, checkpoint)` pairs, and its rows are put with their checkpoints
+(checkpoints.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pistributer import errors
 
 from .app import App, Producer
 from .board import Desk
+from .checkpoints import Checkpoints
 from .child import Child
 from .loop import leave
 from .messages import Call
 from .worker import load_checked
 
 #: Seconds that a put waits for room before it looks whether to stop.
-_WAIT_FOR_ROOM = 0.2
+WAIT_FOR_ROOM = 0.2
 
 
 def produce(child: Child, source: str, url: str, name: str, board: str, slot: int) -> None:
@@ -39,20 +44,37 @@ def produce(child: Child, source: str, url: str, name: str, board: str, slot: in
 
 
 def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> None:
-    generator = producer.function()
+    generator, put = _begin(child, app, producer)
     try:
         while not child.stop_requested():
             try:
                 yielded = next(generator)
             except StopIteration:
                 return
-            queue, row = route(producer, yielded)
-            if put(child, app, queue, row):
+            if put(yielded):
                 desk.count(put=1)
     finally:
         close = getattr(generator, "close", None)
         if close is not None:
             close()
+
+
+def _begin(child: Child, app: App, producer: Producer) -> tuple[Iterator[Any], Callable[[Any], bool]]:
+    """The producer's generator, and what to do with what it yields: put it, or return False if a stop was requested."""
+    if not producer.resumes:
+        return producer.function(), lambda yielded: _put(child, app, *route(producer, yielded))
+    checkpoints = Checkpoints(app, producer.name, child.wait_stop)
+
+    def put(yielded: Any) -> bool:
+        if not isinstance(yielded, tuple) or len(yielded) != 2:
+            raise errors.BadCall(
+                f"the producer {producer.name} takes a checkpoint, and yielded {yielded!r:.100} without one",
+                hint="yield (what, checkpoint)",
+            )
+        queue, row = route(producer, yielded[0])
+        return wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM))
+
+    return producer.function(checkpoints.checkpoint), put
 
 
 def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
@@ -69,11 +91,15 @@ def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
     )
 
 
-def put(child: Child, app: App, queue: str, row: Any) -> bool:
-    """Put the row, waiting for room. False if a stop was requested meanwhile, and the row was not put."""
+def _put(child: Child, app: App, queue: str, row: Any) -> bool:
+    return wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
+
+
+def wait_for_room(child: Child, put: Callable[[], object]) -> bool:
+    """Put, again while the queue is full. False if a stop was requested meanwhile, and nothing was put."""
     while True:
         try:
-            app.queue(queue).put(row, timeout=_WAIT_FOR_ROOM)
+            put()
         except errors.QueueFull:
             if child.stop_requested():
                 return False

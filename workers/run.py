@@ -15,20 +15,23 @@ from pistributer import errors
 from pistributer.queues.contract import Queue
 from pistributer.storage.replacing import replace_file
 
-from . import board, deaths
+from . import board, cancelling, deaths
 from .app import App
 from .consumers import consume
 from .decisions import Say
 from .loading import load_app, source_of
 from .producers import produce
-from .roles import Role
+from .roles import Key, Role
+from .scheduler import run_schedules
 from .supervisor import Outcome, StartMethod, Supervisor
 from .worker import work
 
-#: Seconds between two calls of `on_progress`.
-_PROGRESS = 0.1
+#: Seconds between two calls of `on_progress`, and between two looks at time limits and at jobs that were called off.
+_PROGRESS = 0.2
 #: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
 _SHARE = 0.05
+#: … and for show it is done no more often than this, in seconds: an idle pool is to cost next to nothing.
+_COUNT_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def run(
     until_empty  stop when the producers are done and nothing is left in any queue, delayed rows included
     grace        seconds that a first TERM or INT lets running work have
     on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
-    on_progress  called about ten times a second
+    on_progress  called about five times a second
 
     Raises BootError if the app can not be loaded, has nothing to run, or is being run already.
     """
@@ -87,6 +90,11 @@ class _Run:
         self._until_empty = until_empty
         self._on_event = on_event
         self._slots: dict[str, int] = {}
+        #: Children that are about to die of their time limit, and what to say of it.
+        self._overdue: dict[Key, str] = {}
+        self._called_off = cancelling.CalledOff(self.home.run)
+        #: Jobs whose process was told that they were called off.
+        self._interrupted: set[str] = set()
         self.roles = self._make_roles(processes)
         self.home.create()
 
@@ -114,16 +122,36 @@ class _Run:
                 self.app.close()
 
     def _loop(self, supervisor: Supervisor, on_progress: Callable[[Progress], object] | None) -> None:
-        if on_progress is None:
-            while supervisor.step():
-                pass
-            return
+        limited = any(task.hard_time_limit for task in self.app.tasks.values())
         shown = 0.0
         while supervisor.step(_PROGRESS):
-            if time.monotonic() - shown >= _PROGRESS:
+            if limited:
+                self._end_overdue(supervisor)
+            if cancelled := self._called_off.read():
+                self._interrupt(supervisor, cancelled)
+            if on_progress and time.monotonic() - shown >= _PROGRESS:
                 shown = time.monotonic()
                 on_progress(self._gauge.progress())
-        on_progress(self._gauge.progress(exact=True))
+        if on_progress:
+            on_progress(self._gauge.progress(exact=True))
+
+    def _end_overdue(self, supervisor: Supervisor) -> None:
+        """Have children killed whose task has reached its hard time limit."""
+        now, pids = time.monotonic(), supervisor.pids()
+        keys = [(role, index) for role, count in self._slots.items() for index in range(count)]
+        for key, slot in zip(keys, self._gauge.board.slots(), strict=True):
+            if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
+                self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
+                supervisor.end_overdue(key, self._overdue[key])
+
+    def _interrupt(self, supervisor: Supervisor, cancelled: frozenset[str]) -> None:
+        """Signal the children that run jobs which were called off, each once."""
+        pids = set(supervisor.pids().values())
+        for slot in self._gauge.board.slots():
+            if slot.since and slot.job in cancelled and slot.pid in pids and slot.job not in self._interrupted:
+                self._interrupted.add(slot.job)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(slot.pid, cancelling.INTERRUPT)
 
     # -- roles
 
@@ -133,21 +161,34 @@ class _Run:
         task_queues = sorted({task.queue for task in app.tasks.values()})
         roles += [self._role(f"worker {queue}", work, queue, processes) for queue in task_queues]
         roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
+        if app.schedules:
+            roles.append(self._role("scheduler", run_schedules, None, 1))
         if not roles:
             raise errors.BootError(f"{self._source!r} has nothing to run", hint="add a task, a producer or a consumer")
         return roles
 
-    def _role(self, name: str, target: Callable[..., object], what: str, count: int, *, ends: bool = False) -> Role:
+    def _role(
+        self, name: str, target: Callable[..., object], what: str | None, count: int, *, ends: bool = False
+    ) -> Role:
         slot = sum(self._slots.values())
         self._slots[name] = count
-        return Role(name, target, (self._source, self.app.url, what, self._board_path, slot), count, ends)
+        args = (self._source, self.app.url, *([] if what is None else [what]), self._board_path, slot)
+        return Role(name, target, args, count, ends)
 
     def _describe(self) -> None:
         """Write down what runs, for `status`. The run's lock is held."""
         board.create(self._board_path, sum(self._slots.values()))
         deaths.shorten(self.home.run)
+        cancelling.forget_all_but(self.home.run, self._jobs())
         record = {"pid": os.getpid(), "started": time.time(), "app": self._source, "roles": self._slots}
         replace_file(os.path.join(self.home.run, "run.json"), orjson.dumps(record) + b"\n", durable=False)
+
+    def _jobs(self) -> Iterator[str]:
+        """The ids of all jobs that have not ended."""
+        for name in self.app.queue_names():
+            for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
+                if isinstance(row.value, dict) and "task" in row.value:
+                    yield str(row.value.get("id"))
 
     # -- what the supervisor asks and tells
 
@@ -162,8 +203,9 @@ class _Run:
         assert said.key is not None
         role, index = said.key
         slot = self._gauge.board.slot(self._first_slot(role) + index)
+        overdue = self._overdue.pop(said.key, None)
         if slot.since:
-            worker, cause = f"{role}[{index}]", str(said.cause)
+            worker, cause = f"{role}[{index}]", overdue or str(said.cause)
             deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
 
     def _first_slot(self, role: str) -> int:
@@ -177,15 +219,15 @@ class _Gauge:
     def __init__(self, page: board.Board, queues: list[Queue]) -> None:
         self.board = page
         self._queues = queues
-        #: The last measurement: what was left when so much was done, and when the next one is due.
+        #: The last measurement: what was left when so much was done, when it was, and when the next one is due.
         self._left = self._done = 0
-        self._due = 0.0
+        self._measured = self._due = 0.0
         #: What was settled when nothing was left, the last time that this was so.
         self._calm: int | None = None
 
     def progress(self, *, exact: bool = False) -> Progress:
         """Measured if that is due; else what was left, less what was done since."""
-        if exact or time.monotonic() >= self._due:
+        if exact or time.monotonic() >= max(self._due, self._measured + _COUNT_AGAIN):
             self._measure()
         done, failed = self._ended()
         return Progress(done, failed, max(0, self._left - (done - self._done)))
@@ -210,6 +252,7 @@ class _Gauge:
         begun = time.monotonic()
         self._done, _ = self._ended()
         self._left = sum(map(_left, self._queues))
+        self._measured = begun
         self._due = begun + (time.monotonic() - begun) / _SHARE
 
     def _ended(self) -> tuple[int, int]:

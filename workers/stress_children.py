@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from pistributer import errors
 from pistributer.queues.contract import Queue
@@ -22,9 +22,11 @@ from .stress_plan import VALUES, Scenario
 _BATCH: Final = 256
 #: A round over all channels that finds fewer rows per channel than this lets them gather before the next: a look at an
 #: empty channel costs as much as a row, so polling would take the time of those who write.
-_WORTH_A_ROUND: Final = 16
+_WORTH_A_ROUND: Final = 64
 _FIRST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 4.0
+#: … but whether the writers are done is looked at so often: from then on, nothing more gathers.
+_LOOK_AT_WRITERS: Final = 0.2
 
 
 Target = Callable[["Seat", Scenario, Path], None]
@@ -142,15 +144,14 @@ def _read_until_done(seat: Seat, reader: _Reader, book: ReaderLedger, control: P
     with control.open("rb", buffering=0) as file:
         while not seat.stop_requested():
             # Asked before the round: what was put before the writers ended is then seen by the round.
-            writers_done = read_header(file)[ledger.FINISHED]
+            writers_done = bool(read_header(file)[ledger.FINISHED])
             found = reader.round()
             if found:
                 active = time.monotonic_ns()
             elif writers_done and reader.is_drained():
                 break
-            pause = 0.0 if writers_done and found else _next_pause(pause, found, len(reader.channels))
-            if pause:
-                seat.wait_stop(pause)
+            pause = _next_pause(pause, found, len(reader.channels))
+            _gather(seat, file, 0.0 if writers_done and found else pause, writers_done)
     book.words[ledger.QUARANTINED] = reader.quarantined()
     _note_end(book, active)
 
@@ -159,6 +160,14 @@ def _next_pause(pause: float, found: int, channels: int) -> float:
     if found >= channels * _WORTH_A_ROUND:
         return 0.0
     return min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+
+def _gather(seat: Seat, control: IO[bytes], seconds: float, writers_done: bool) -> None:
+    """Let rows gather for so many seconds, or until the writers are done, unless they were already."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not seat.wait_stop(min(left, _LOOK_AT_WRITERS)):
+        if not writers_done and read_header(control)[ledger.FINISHED]:
+            return
 
 
 class _Reader:

@@ -150,6 +150,10 @@ class Supervisor:
         """As TERM does: the first call lets children finish, the second kills them. From any thread."""
         self._require_rim().note(signal.SIGTERM)
 
+    def end_overdue(self, key: Key, text: str) -> None:
+        """Kill a child whose work has reached its hard time limit; `text` says so. It is started again like any other."""
+        self._feed(decisions.Overdue(key, text, time.monotonic()))
+
     def pids(self) -> dict[Key, int]:
         """The process id of each living child, by `(role name, index)`."""
         return {key: running.pid for key, running in self._running.items()}

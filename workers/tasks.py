@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from pistributer import errors
 
+from .checks import at_least
 from .jobs import Job
 from .messages import Call, compose
+from .retries import RetryPolicy
 
 if TYPE_CHECKING:
     from .app import App
@@ -24,7 +28,8 @@ _NO_KWARGS: dict[str, Any] = {}
 class Task(Generic[P, T]):
     """Made by `@app.task`. Calling it runs the function here and now; `send` has a worker run it.
 
-    Attributes: `name`, `queue`, `retries`, `retry_delay`, `crash_retries`, `results`, `function`.
+    Attributes: `name`, `queue`, `policy` (when a failure is tried again), `crash_retries`, `soft_time_limit`, `hard_time_limit`,
+    `results`, `function`.
     """
 
     def __init__(
@@ -34,27 +39,33 @@ class Task(Generic[P, T]):
         *,
         name: str,
         queue: str,
-        retries: int,
-        retry_delay: float,
+        policy: RetryPolicy,
         crash_retries: int,
+        soft_time_limit: float | None,
+        hard_time_limit: float | None,
         results: bool,
     ) -> None:
         self._app = app
         self.function = function
         self.name = name
         self.queue = queue
-        self.retries = retries
-        self.retry_delay = retry_delay
+        self.policy = policy
         self.crash_retries = crash_retries
+        self.soft_time_limit = soft_time_limit
+        self.hard_time_limit = hard_time_limit
         self.results = results
         self._signature = inspect.signature(function)
         self._arity = _plain_arity(self._signature)
         functools.update_wrapper(self, function)
 
     @property
-    def most_attempts(self) -> int:
+    def retries(self) -> int:
+        """How often a failed job is tried again."""
+        return self.policy.limit
+
+    def most_attempts(self, retries: int) -> int:
         """A job that was begun this often is not begun again: each time, it failed or its worker died."""
-        return max(self.retries, self.crash_retries) + 1
+        return max(retries, self.crash_retries) + 1
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the function here, as if it were no task. Of an `async def`, the coroutine is returned."""
@@ -67,7 +78,7 @@ class Task(Generic[P, T]):
         Raises BadCall for arguments that the function does not take or that JSON can not hold, and what `Queue.put`
         raises. JSON turns tuples into lists.
         """
-        return self._send(args, kwargs, 0.0)
+        return self._send(args, kwargs, 0.0, _NO_KWARGS)
 
     def send_many(self, calls: Iterable[tuple[Any, ...]]) -> list[Job[T]]:
         """One call for each tuple of positional arguments, in order, in few writes; much faster than `send` in a loop.
@@ -84,14 +95,24 @@ class Task(Generic[P, T]):
         self._check(args, kwargs)
         return Call(self.queue, compose(self.name, args, kwargs))
 
-    def options(self, *, delay: float = 0.0) -> Sender[P, T]:
-        """The task with options for one sending: `task.options(delay=60).send(…)` runs in a minute at the earliest."""
-        return Sender(self, delay)
+    def options(
+        self, *, delay: float | timedelta = 0.0, at: datetime | None = None, retries: int | None = None
+    ) -> Sender[P, T]:
+        """The task with options for sending: `task.options(delay=60).send(…)` runs in a minute at the earliest.
 
-    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], delay: float) -> Job[T]:
+        delay    seconds, or a timedelta, before which it does not run
+        at       the same as a moment: a datetime with a time zone, in which summer time is minded. Not with `delay`.
+        retries  instead of the task's own
+
+        Raises ValueError for options that make no sense.
+        """
+        return Sender(self, _delay(delay, at), {} if retries is None else {"retries": at_least(0, "retries", retries)})
+
+    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], delay: float, options: dict[str, Any]) -> Job[T]:
         if kwargs or self._arity is None or not self._arity[0] <= len(args) <= self._arity[1]:
             self._check(args, kwargs)
         message = compose(self.name, args, kwargs)
+        message.update(options)
         try:
             self._app.queue(self.queue).put(message, delay=delay)
         except errors.RowError as error:
@@ -142,15 +163,29 @@ class AsyncTask(Task[P, T]):
 class Sender(Generic[P, T]):
     """A task with options for sending."""
 
-    __slots__ = ("_delay", "_task")
+    __slots__ = ("_delay", "_options", "_task")
 
-    def __init__(self, task: Task[P, T], delay: float) -> None:
+    def __init__(self, task: Task[P, T], delay: float, options: dict[str, Any]) -> None:
         self._task = task
         self._delay = delay
+        #: What goes into the message.
+        self._options = options
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """As `Task.send`."""
-        return self._task._send(args, kwargs, self._delay)
+        return self._task._send(args, kwargs, self._delay, self._options)
+
+
+def _delay(delay: float | timedelta, at: datetime | None) -> float:
+    """Seconds from now."""
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if at is None:
+        return at_least(0.0, "delay", seconds)
+    if seconds:
+        raise ValueError("delay and at exclude each other")
+    if at.tzinfo is None:
+        raise ValueError(f"at={at.isoformat()!r} has no time zone; say datetime(…, tzinfo=UTC) or ….astimezone()")
+    return max(0.0, at.timestamp() - time.time())
 
 
 def _plain_arity(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pistributer import errors
@@ -15,13 +16,15 @@ from . import deaths
 from .app import App
 from .board import Desk
 from .calling import Caller
+from .cancelling import INTERRUPT, CalledOff
 from .child import Child
-from .hooks import Hook, Retry, Run, Step, steps
+from .hooks import Hook, Retries, Run, Step, steps
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .result_dict import DictResults
 from .results import ResultLog
+from .retries import Cancel, RetryPolicy
 from .tasks import Task
 
 #: A traceback in the dead letters and in results is cut to its last so many characters.
@@ -56,7 +59,6 @@ class _Ready:
     task: Task[..., Any]
     call: Callable[..., Any]
     shown: bytes
-    most_attempts: int
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     failed: tuple[Step, ...]
@@ -71,12 +73,27 @@ class TaskLoop(Loop):
         self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog | DictResults
     ) -> None:
         super().__init__(child, queue, desk)
+        self._caller = caller
         self._log = log
+        self._called_off = CalledOff(app.home.run)
+        self._cancelled: frozenset[str] = frozenset()
+        #: The job whose task runs at this moment.
+        self._current: str | None = None
+        signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
         self._tasks = {name: _prepare(app, task, caller, log) for name, task in app.tasks.items()}
 
+    def before_batch(self) -> None:
+        self._cancelled = self._called_off.read()
+
     def before_settle(self) -> None:
         self._log.flush()
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        """A job was called off while it ran; by now, perhaps another one runs."""
+        if self._current is not None and self._current in self._called_off.read():
+            self._current = None
+            self._caller.interrupt()
 
     def handle(self, item: Item) -> None:
         message = item.value
@@ -87,22 +104,33 @@ class TaskLoop(Loop):
         ready = self._tasks.get(message["task"])
         if ready is None:
             self._refuse_unknown(item, message)
-        elif item.attempt >= ready.most_attempts:
+            return
+        if message["id"] in self._cancelled:
+            self._end_cancelled(ready, item, message)
+            return
+        policy = ready.task.policy
+        if "retries" in message:
+            policy = replace(policy, limit=message["retries"])
+        if item.attempt and item.attempt >= ready.task.most_attempts(policy.limit):
             self._refuse_deadly(item, message)
         else:
-            self._run(ready, item, message)
+            self._run(ready, item, message, policy)
 
-    def _run(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+    def _run(self, ready: _Ready, item: Item, message: dict[str, Any], policy: RetryPolicy) -> None:
         if ready.slow:
             self.settle()
         begun = time.perf_counter()
         self.queue.start(item)
-        self.desk.running(message["id"], ready.shown)
-        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt)
+        self.desk.running(message["id"], ready.shown, ready.task.hard_time_limit)
+        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt, policy)
         try:
             for step in ready.before:
                 step(run)
-            run.value = ready.call(*run.args, **run.kwargs)
+            self._current = run.job_id
+            try:
+                run.value = ready.call(*run.args, **run.kwargs)
+            finally:
+                self._current = None
             for step in ready.after:
                 step(run)
         except BaseException as error:  # noqa: BLE001 (a task that calls sys.exit fails; it does not take the worker along)
@@ -117,10 +145,17 @@ class TaskLoop(Loop):
         for step in ready.failed:
             step(run)
         text = f"attempt {run.attempt}: {_traceback(error)}"
-        if run.retry_in is None:
-            self.bury([item], error=text)
+        if run.retry_in is not None:
+            self.give_back([item], delay=run.retry_in, error=text, counted=run.counted)
+        elif run.cancelled:
+            self.finish(item)
         else:
-            self.give_back([item], delay=run.retry_in, error=text)
+            self.bury([item], error=text)
+
+    def _end_cancelled(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+        if ready.task.results:
+            self._log.add_failure(message["id"], Cancel.__name__, "called off before it ran", "", item.attempt)
+        self.finish(item)
 
     def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
         name = message["task"]
@@ -168,9 +203,9 @@ def load_checked(source: str, url: str) -> App:
 
 
 def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog | DictResults) -> _Ready:
-    hooks: list[Hook] = [Retry(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    hooks: list[Hook] = [Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
     return _Ready(
-        task, caller.plain(task.function), task.name.encode(), task.most_attempts,
+        task, caller.plain(task.function, task.soft_time_limit), task.name.encode(),
         steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
     )  # fmt: skip
 

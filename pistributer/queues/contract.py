@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 State = Literal["ready", "claimed", "delayed", "dead", "retained"]
 
 #: How long a waiter sleeps before it looks by itself for rows that fell due or whose owner died, in seconds.
-LOOK_AROUND = 0.1
+LOOK_AROUND = 0.2
 
 #: A row may be this long unless the queue says otherwise, in bytes.
 MAX_ROW_BYTES = 64 * 1024 * 1024
@@ -88,6 +88,51 @@ class Stats:
     ready_bytes: int
 
 
+class Source(abc.ABC):
+    """One named producer of a queue, whose checkpoint is committed together with its rows. Open it with `Queue.source`.
+
+    A checkpoint is any JSON value that tells the producer where to go on: a line number, an offset, an id. Whoever opens
+    the source next, after a `kill -9` at any moment, finds the checkpoint of the last row that is in the queue: no row is
+    missing then and none comes twice, whether or not the rows have been consumed meanwhile. (After a power cut, this holds
+    as far back as the queue's `sync` reaches.)
+
+    One object at a time holds a source: it is let go by `close`, with its queue, or by the death of its process. Rows come
+    out in the order in which they went in, over all holders. Not for several threads at once. A forked child can not use
+    its parent's.
+    """
+
+    name: str
+    #: That of the last row that was put or committed; None at first.
+    checkpoint: Any
+
+    @abc.abstractmethod
+    def put(self, value: Any, *, checkpoint: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As `Queue.put`. The row and its checkpoint are stored in one step."""
+
+    @abc.abstractmethod
+    def put_many(self, rows: Iterable[tuple[Any, Any]], *, block: bool = True, timeout: float | None = None) -> int:
+        """As `Queue.put_many`, of `(value, checkpoint)` pairs. Killed in the middle, a prefix stands, with its checkpoint."""
+
+    @abc.abstractmethod
+    def commit(self, checkpoint: Any) -> None:
+        """Set the checkpoint without a row: nothing up to here was worth one. `commit(None)` starts over."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the source. Closing twice is fine."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Source {self.name} at {self.checkpoint!r:.60}>"
+
+
 class Queue(abc.ABC):
     """A durable queue of rows. Open one with `open_queue`. Any number of processes and threads may use it at once.
 
@@ -120,6 +165,17 @@ class Queue(abc.ABC):
         or queue a prefix stands; the error's `stored` says how long it is.
         """
 
+    @abc.abstractmethod
+    def source(self, name: str) -> Source:
+        """The producer of that name, to put rows with a checkpoint; made if there is none.
+
+        Raises ValueError for a name that is not letters, digits and _ . -, SourceBusy while another object holds it.
+        """
+
+    @abc.abstractmethod
+    def sources(self) -> dict[str, Any]:
+        """The checkpoint of every source by name, held or not, without disturbing anybody."""
+
     # -- claiming
 
     @abc.abstractmethod
@@ -139,8 +195,13 @@ class Queue(abc.ABC):
         """Done: forget these rows. ClaimLost if any is not held by this object; the others are settled all the same."""
 
     @abc.abstractmethod
-    def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
-        """Not done: give these rows back, to the back of the queue or after `delay` seconds. Attempts are kept."""
+    def nack(
+        self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
+        """Not done: give these rows back, to the back of the queue or after `delay` seconds. Attempts are kept.
+
+        `counted=False` takes back the attempt that this delivery counted: it was no failure, it was too early.
+        """
 
     @abc.abstractmethod
     def bury(self, items: Item | Iterable[Item], *, error: str | None = None) -> None:

@@ -44,6 +44,8 @@ class Envelope:
     error: str | None = None
     #: When it was buried, seconds since the epoch.
     at: float | None = None
+    #: How far its source had come with this row (queues/sources.py).
+    checkpoint: Any = None
 
 
 def pad_state(state: str) -> bytes:
@@ -54,7 +56,7 @@ def pad_state(state: str) -> bytes:
 def wrap(envelope: Envelope, *, text: bool) -> bytes:
     """The line, with its newline. `text` is true for the txt driver, whose rows are not JSON."""
     fields: dict[str, Any] = {"id": envelope.id, "attempt": envelope.attempt}
-    for name in ("due", "error", "at"):
+    for name in ("due", "error", "at", "checkpoint"):
         if (value := getattr(envelope, name)) is not None:
             fields[name] = value
     row = orjson.dumps(envelope.raw.decode()) if text else envelope.raw
@@ -87,6 +89,7 @@ def unwrap(line: bytes, *, text: bool) -> Envelope:
             due=found.get("due"),
             error=found.get("error"),
             at=found.get("at"),
+            checkpoint=found.get("checkpoint"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a wrapped row lacks {error}") from error

@@ -8,6 +8,7 @@
       shards/0001.lock            held by the process that appends to shard 1
       shards/0001.cursor          how far shard 1 has been claimed; its kernel lock is held while claiming
       shards/0001-000000000000.jsonl   rows; the number is the ordinal of the first row in this segment
+      shards/0002.source          shard 2 belongs to a source (queues/sources.py)
       claims/0001.lock            held by the consumer that owns journal 1, until it dies
       claims/0001.jsonl           the rows it holds (queues/journal.py)
       delayed/000029395260.jsonl  rows that fall due in that minute (queues/delayed.py)
@@ -160,6 +161,13 @@ class Folder:
         """First ordinals of the segments of a shard, oldest first."""
         pattern = re.compile(rf"{number:04d}-(\d{{12,}}){re.escape(self.suffix)}")
         return sorted(int(match[1]) for name in os.listdir(self.shards) if (match := pattern.fullmatch(name)))
+
+    def source(self, number: int) -> str:
+        return os.path.join(self.shards, f"{number:04d}.source")
+
+    def source_numbers(self) -> list[int]:
+        """Numbers of the shards that belong to sources."""
+        return sorted(int(name[:-7]) for name in os.listdir(self.shards) if name.endswith(".source"))
 
     # -- claim journals
 

@@ -17,11 +17,13 @@ from itertools import islice
 from typing import Any
 
 from .. import errors
+from ..storage import forking
 from ..storage.durability import Sync
-from .contract import LOOK_AROUND, MAX_ROW_BYTES, Item, Queue, Row, State, Stats
+from .contract import LOOK_AROUND, MAX_ROW_BYTES, Item, Queue, Row, Source, State, Stats
 from .memory_store import Entry, Store
 from .refusals import check_count, check_length, claim_lost, queue_closed, queue_full
 from .rows import decode_json, encode_json
+from .sources import BatchedSource, Pair, check_source_name, source_busy
 
 _PUT_BATCH = 1024
 _SCANNED: tuple[State, ...] = ("ready", "claimed", "delayed", "dead")
@@ -80,35 +82,45 @@ class MemoryQueue(Queue):
     # -- putting
 
     def put(self, value: Any, *, delay: float = 0.0, block: bool = True, timeout: float | None = None) -> None:
-        self._put_rows([self._encode(value)], delay, block, timeout)
+        self.put_rows([self.encode(value)], delay, block, timeout)
 
     def put_many(self, values: Iterable[Any], *, block: bool = True, timeout: float | None = None) -> int:
         values, stored = iter(values), 0
         deadline = None if timeout is None else time.monotonic() + timeout
         while batch := list(islice(values, _PUT_BATCH)):
-            rows = [self._encode(value) for value in batch]
+            rows = [self.encode(value) for value in batch]
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                self._put_rows(rows, 0.0, block, left)
+                self.put_rows(rows, 0.0, block, left)
             except errors.QueueFull as error:
                 error.stored += stored
                 raise
             stored += len(rows)
         return stored
 
-    def _encode(self, value: Any) -> bytes:
+    def encode(self, value: Any) -> bytes:
+        """The row of a value, without a newline."""
         row = encode_json(value)[:-1]
         check_length(row, self._max_row_bytes)
         return row
 
-    def _put_rows(self, rows: list[bytes], delay: float, block: bool, timeout: float | None) -> None:
+    def put_rows(
+        self,
+        rows: list[bytes],
+        delay: float,
+        block: bool,
+        timeout: float | None,
+        stored: Callable[[int], object] = lambda index: None,
+    ) -> None:
+        """Add rows; `stored` is called with the number of each in `rows`, in one step with its addition."""
         due = time.time() + delay if delay > 0.0 else None
         deadline = None if timeout is None else time.monotonic() + timeout
         store = self._store
         with store.lock:
-            for stored, row in enumerate(rows):
-                self._wait_for_room(len(row) + 1, stored, block, deadline)
+            for index, row in enumerate(rows):
+                self._wait_for_room(len(row) + 1, index, block, deadline)
                 store.add(Entry(str(next(store.numbers)), row), due)
+                stored(index)
 
     def _wait_for_room(self, size: int, stored: int, block: bool, deadline: float | None) -> None:
         self._require_open()
@@ -125,6 +137,15 @@ class MemoryQueue(Queue):
         if self._max_rows is not None and rows >= self._max_rows:
             return False
         return self._max_bytes is None or not rows or self._store.waiting_bytes + size <= self._max_bytes
+
+    def source(self, name: str) -> Source:
+        self._require_open()
+        return MemorySource(self, check_source_name(name), self._store)
+
+    def sources(self) -> dict[str, Any]:
+        with self._store.lock:
+            self._require_open()
+            return {name: decode_json(state) for name, state in sorted(self._store.checkpoints.items())}
 
     # -- claiming
 
@@ -182,11 +203,14 @@ class MemoryQueue(Queue):
     def ack(self, items: Item | Iterable[Item]) -> None:
         self._settle(items, self._retain)
 
-    def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
+    def nack(
+        self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
         due = time.time() + delay if delay > 0.0 else None
 
         def give_back(entry: Entry) -> None:
             entry.error = error
+            entry.attempt = max(0, entry.attempt - (not counted))
             self._store.add(entry, due)
 
         self._settle(items, give_back)
@@ -304,6 +328,8 @@ class MemoryQueue(Queue):
             if not self._closed:
                 self._closed = True
                 self._store.give_back(self._owner)
+                for source in [it for it in self._store.sources.values() if it.queue is self]:
+                    source.let_go()
                 # Threads that sleep in this object's calls wake to find it closed.
                 self._store.more_room.notify_all()
 
@@ -313,6 +339,44 @@ class MemoryQueue(Queue):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (os.getpid(), self._name, id(self._store), self._options))
+
+
+class MemorySource(BatchedSource):
+    """A source of a memory queue, which lets it go when it is closed or dropped."""
+
+    def __init__(self, queue: MemoryQueue, name: str, store: Store) -> None:
+        super().__init__(name)
+        self.queue = queue
+        self._rows = store
+        with store.lock:
+            if name in store.sources:
+                raise source_busy(name)
+            store.sources[name] = self
+            self.checkpoint = decode_json(store.checkpoints.setdefault(name, b"null"))
+        forking.register(self)
+
+    def _store(self, batch: list[Pair], block: bool, timeout: float | None) -> None:
+        rows = [self.queue.encode(value) for value, _ in batch]
+        checkpoints = [encode_json(checkpoint) for _, checkpoint in batch]
+
+        def stored(index: int) -> None:
+            self._rows.checkpoints[self.name] = checkpoints[index]
+
+        self.queue.put_rows(rows, 0.0, block, timeout, stored)
+
+    def _save(self, checkpoint: Any) -> None:
+        with self._rows.lock:
+            self._rows.checkpoints[self.name] = encode_json(checkpoint)
+
+    def close(self) -> None:
+        with self._rows.lock:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close, with the store's lock held."""
+        if not self._closed:
+            self._closed = True
+            self._rows.sources.pop(self.name, None)
 
 
 def _reopen(pid: int, name: str, store: int, options: dict[str, Any]) -> MemoryQueue:

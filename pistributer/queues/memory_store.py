@@ -9,10 +9,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..storage import forking
 from .contract import LOOK_AROUND, Queue, Row, State
 from .rows import decode_json
+
+if TYPE_CHECKING:
+    from .memory import MemorySource
 
 
 class Entry:
@@ -62,6 +66,9 @@ class Store:
         self.dead: dict[str, Entry] = {}
         self.retained: deque[Entry] = deque()
         self.waiting_bytes = 0
+        #: Checkpoints by source, as JSON, and who holds each.
+        self.checkpoints: dict[str, bytes] = {}
+        self.sources: weakref.WeakValueDictionary[str, MemorySource] = weakref.WeakValueDictionary()
 
     def _after_fork(self) -> None:
         """In the child: no rows, and locks that no vanished thread holds. Its queue objects stay owners."""

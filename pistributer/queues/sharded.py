@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar
@@ -20,21 +21,22 @@ from .. import errors
 from ..storage import forking
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
-from ..storage.turns import Turn
+from ..storage.locks import Flock
+from .appender import Appender
 from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer
-from .contract import MAX_ROW_BYTES, Item, Queue, Row, State, Stats, wait_until
+from .contract import MAX_ROW_BYTES, Item, Queue, Row, Source, State, Stats, wait_until
 from .delayed import DelayedRows
 from .envelope import Envelope, wrap
 from .folder import Folder
 from .items import FileItem
 from .looking import Lookout
+from .refusals import check_count, check_length, claim_lost, queue_closed
 from .room import Room
 from .rows import JSON, TXT, Codec
 from .setaside import DeadLetters, Quarantine
-from .shard import ShardWriter, take_shard
+from .shard import take_shard
+from .shard_sources import FileSource, read_sources
 
-#: Size at which a segment file is followed by the next, in bytes.
-SEGMENT_BYTES = 16 * 1024 * 1024
 #: Rows that `put_many` encodes and appends at a time.
 _PUT_BATCH = 1024
 _FILE_ITEM = frozenset({FileItem})
@@ -83,13 +85,10 @@ class ShardedQueue(Queue):
         self._max_row_bytes = max_row_bytes
         #: Longest row that `put` appends without further ado, with its newline; none if there is more to do.
         self._plain_limit = -1 if self._room or durable else max_row_bytes + 1
-        self._segment_bytes = segment_bytes or SEGMENT_BYTES
+        self._segment_bytes = segment_bytes
         self._encode = self.codec.encode
-        self._writer: ShardWriter | None = None
-        #: Appends whole rows to the shard and returns its segment's size.
-        self._write: Callable[[bytes], int] = self._open_and_write
-        #: Held while appending. Written out in `put`, where it is twice as fast as a lock (storage/turns.py).
-        self._put_turn = Turn()
+        self._appender = self._make_appender(self._take_shard)
+        self._sources: weakref.WeakSet[FileSource] = weakref.WeakSet()
         self._claim_lock = threading.Lock()
         self._closed = False
         forking.register(self)
@@ -102,32 +101,34 @@ class ShardedQueue(Queue):
         if delay > 0.0 or len(row) > self._plain_limit:
             self._put_with_care(row, 1, delay, block, timeout)
             return
-        turn = self._put_turn
+        appender = self._appender
         try:
-            del turn.free
+            del appender.free
         except AttributeError:
-            turn.wait_for_turn()
+            appender.wait_for_turn()
         try:
-            if self._write(row) >= self._segment_bytes:
-                self._roll()
+            if appender.write(row) >= appender.segment_bytes:
+                appender.roll()
         except BaseException:
-            self._drop_failed_writer()
+            appender.drop_failed()
             raise
         finally:
-            turn.free = True
-            if turn.waiters:
-                turn.wake_waiter()
+            appender.free = True
+            if appender.waiters:
+                appender.wake_waiter()
         if self._page[0]:
             self._bell.ring()
 
     def put_many(self, values: Iterable[Any], *, block: bool = True, timeout: float | None = None) -> int:
         waiting, stored = iter(values), 0
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             rows, count = self.codec.encode_many(islice(waiting, _PUT_BATCH))
             if not count:
                 return stored
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                self._put_with_care(rows, count, 0.0, block, timeout)
+                self._put_with_care(rows, count, 0.0, block, left)
             except (errors.DiskFull, errors.QueueFull) as error:
                 error.stored += stored
                 raise
@@ -136,9 +137,9 @@ class ShardedQueue(Queue):
     def _put_with_care(self, rows: bytes, count: int, delay: float, block: bool, timeout: float | None) -> None:
         """Check the lengths of the `count` rows that stand end to end in `rows`, wait for room, and store them."""
         if len(rows) - 1 > self._max_row_bytes:
-            self._check_lengths(rows)
+            check_length(max((row[:-1] for row in _split(rows)), key=len), self._max_row_bytes)
         self._require_open()
-        store = self._append
+        store = self._appender.append
         if delay > 0.0:
             due = time.time() + delay
             store = lambda rows, count: self._add_delayed([self._fresh(row, due) for row in _split(rows)])  # noqa: E731
@@ -147,72 +148,32 @@ class ShardedQueue(Queue):
         else:
             self._room.store(_split(rows), store, block=block, timeout=timeout)
 
-    def _check_lengths(self, rows: bytes) -> None:
-        longest = max(map(len, _split(rows))) - 1
-        if longest > self._max_row_bytes:
-            raise errors.RowTooLarge(
-                f"a row of {longest:,} bytes is over the limit of {self._max_row_bytes:,}",
-                hint="store the data in a file and put its path, or raise max_row_bytes",
-                size=longest,
-                limit=self._max_row_bytes,
-            )
+    def _take_shard(self) -> tuple[Flock, int]:
+        self._require_open()
+        return take_shard(self._folder)
 
-    def _append(self, rows: bytes, count: int) -> None:
-        """Append `count` whole rows that stand end to end, as durably as the dial says."""
-        with self._put_turn:
-            try:
-                if self._write(rows) >= self._segment_bytes:
-                    self._roll()
-                if self._sync != "none" and self._writer is not None:
-                    self._writer.sync()
-            except BaseException:
-                self._drop_failed_writer()
-                raise
-        if self._page[0]:
-            self._bell.ring(count)
+    def _make_appender(
+        self, take: Callable[[], tuple[Flock, int]], before_roll: Callable[[], object] | None = None
+    ) -> Appender:
+        return Appender(
+            self._folder, self._quarantine, self._bell, take,
+            sync=self._sync, group=self._group, segment_bytes=self._segment_bytes, before_roll=before_roll,
+        )  # fmt: skip
 
-    def _open_and_write(self, data: bytes) -> int:
-        """What `_write` is until this object owns a shard. Called with `_put_turn` held."""
+    def source(self, name: str) -> Source:
         self._require_open()
         with self._typed_errors:
-            lock, number = take_shard(self._folder)
-            writer = ShardWriter(self._folder, lock, number, sync=self._sync, group=self._group)
-            try:
-                self._writer = writer.open(self._quarantine_tail)
-            except BaseException:
-                writer.close()
-                raise
-            self._shards_changed()
-        self._write = self._writer.append
-        return self._write(data)
+            source = FileSource(
+                self._folder, name, self.codec, self._room, self._max_row_bytes, self._make_appender,
+                durable=self._sync != "none",
+            )  # fmt: skip
+        self._sources.add(source)
+        return source
 
-    def _roll(self) -> None:
-        """Start a new segment. If there is no room for one, the old one grows on: the row that led here is stored."""
-        assert self._writer is not None
-        try:
-            self._writer.roll()
-            self._shards_changed()
-        except (errors.DiskFull, errors.TooManyOpenFiles):
-            pass
-        self._write = self._writer.append
-
-    def _quarantine_tail(self, torn: bytes, found: str) -> None:
-        self._quarantine.add(torn, found=found, reason="torn tail of a dead writer")
-
-    def _drop_failed_writer(self) -> None:
-        """After an interrupted append the shard is healed before the next one, by whoever opens it."""
-        if self._writer is not None and not self._writer.is_sound:
-            self._drop_writer()
-
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
-        self._write = self._open_and_write
-
-    def _shards_changed(self) -> None:
-        with self._folder.lock:
-            self._bell.count_up(SHARDS_CHANGED)
+    def sources(self) -> dict[str, Any]:
+        self._require_open()
+        with self._typed_errors:
+            return read_sources(self._folder)
 
     def _fresh(self, row: bytes, due: float) -> Envelope:
         """An envelope for a row that has none yet, with an id of its own."""
@@ -228,8 +189,7 @@ class ShardedQueue(Queue):
     # -- claiming
 
     def claim(self, n: int = 1, *, timeout: float | None = 0.0, start: bool = True) -> list[Item]:
-        if n < 1:
-            raise ValueError(f"n must be at least 1, not {n}")
+        check_count(n)
         items = self._claim_now(n, start)
         if items or timeout == 0.0:
             return items
@@ -249,14 +209,16 @@ class ShardedQueue(Queue):
     def start(self, item: Item) -> None:
         with self._claim_lock:
             if not isinstance(item, FileItem) or not self._claimer.start(item):
-                raise _claim_lost([item])
+                raise claim_lost([item])
 
     def ack(self, items: Item | Iterable[Item]) -> None:
         self._settle(items, None)
 
-    def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
+    def nack(
+        self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
         due = time.time() + delay if delay > 0.0 else None
-        self._settle(items, lambda envelopes: self._give_back(envelopes, due), error=error)
+        self._settle(items, lambda envelopes: self._give_back(envelopes, due, counted), error=error)
 
     def bury(self, items: Item | Iterable[Item], *, error: str | None = None) -> None:
         self._settle(items, self._dead.add, error=error, state="dead", at=time.time())
@@ -267,7 +229,7 @@ class ShardedQueue(Queue):
         """Store what must outlive the claim, then forget the claim. Killed between the two: stored and delivered again."""
         given = [items] if isinstance(items, Item) else list(items)
         if not _FILE_ITEM.issuperset(map(type, given)):
-            raise _claim_lost(given)  # items of another driver
+            raise claim_lost(given)  # items of another driver
         with self._claim_lock, self._typed_errors:
             held, lost = self._claimer.split(given)  # type: ignore[arg-type]
             if held and store is not None:
@@ -275,12 +237,14 @@ class ShardedQueue(Queue):
             if held:
                 self._claimer.settle(held)
         if lost:
-            raise _claim_lost(lost)
+            raise claim_lost(lost)
 
-    def _give_back(self, envelopes: list[Envelope], due: float | None) -> None:
+    def _give_back(self, envelopes: list[Envelope], due: float | None, counted: bool) -> None:
         """To the back of this object's own shard, or to the delayed rows. Limits do not apply: the rows were in already."""
+        for envelope in envelopes:
+            envelope.attempt = max(0, envelope.attempt - (not counted))
         if due is None:
-            self._append(b"".join(map(self._wrap, envelopes)), len(envelopes))
+            self._appender.append(b"".join(map(self._wrap, envelopes)), len(envelopes))
         else:
             for envelope in envelopes:
                 envelope.due = due
@@ -315,7 +279,7 @@ class ShardedQueue(Queue):
 
     def requeue_dead(self, ids: Iterable[str] | None = None) -> int:
         def put_back(envelope: Envelope) -> None:
-            self._append(self._wrap(Envelope(envelope.id, 0, envelope.raw)), 1)
+            self._appender.append(self._wrap(Envelope(envelope.id, 0, envelope.raw)), 1)
 
         return self._dead.settle(None if ids is None else set(ids), "requeued", put_back)
 
@@ -343,7 +307,9 @@ class ShardedQueue(Queue):
         return self._closed
 
     def close(self) -> None:
-        with self._claim_lock, self._put_turn:
+        for source in list(self._sources):
+            source.close()
+        with self._claim_lock, self._appender:
             if self._closed:
                 return
             self._closed = True
@@ -352,25 +318,25 @@ class ShardedQueue(Queue):
                     self._group.close()
             finally:
                 gave_back = self._claimer.release()
-                self._drop_writer()
+                self._appender.drop()
         if gave_back:  # nobody needs to wait until he looks around
-            self._shards_changed()
+            with self._folder.lock:
+                self._bell.count_up(SHARDS_CHANGED)
             self._bell.ring()
         self._bell.close()
 
     def _require_open(self) -> None:
         if self._closed:
-            raise errors.QueueClosed(f"{self.url} was closed", hint="open it again with open_queue")
+            raise queue_closed(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (type(self), self._folder.path, self._options))
 
     def _after_fork(self) -> None:
         """In a forked child: own nothing, hold nothing, and use locks that no vanished thread holds."""
-        self._put_turn = Turn()
         self._claim_lock = threading.Lock()
-        self._writer = None
-        self._write = self._open_and_write
+        self._appender.reset_turn()
+        self._appender.forget()
         self._claimer.forget()
 
 
@@ -381,15 +347,6 @@ def _reopen(kind: type[ShardedQueue], path: str, options: dict[str, Any]) -> Sha
 def _split(rows: bytes) -> list[bytes]:
     """Rows that stand end to end, one by one, each with its newline."""
     return [row + b"\n" for row in rows[:-1].split(b"\n")]
-
-
-def _claim_lost(items: Iterable[Item]) -> errors.ClaimLost:
-    ids = [item.id for item in items]
-    return errors.ClaimLost(
-        f"not held by this queue object any more: {', '.join(ids[:5])}{' …' if len(ids) > 5 else ''}",
-        hint="it was settled before, or given back when its owner closed, died or forked",
-        ids=ids,
-    )
 
 
 class JsonlQueue(ShardedQueue):

@@ -16,11 +16,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from sqlite3 import Connection
 from typing import Any
+
+import orjson
 
 from .. import errors
 from ..storage import forking
@@ -30,11 +33,12 @@ from ..storage.sqlite_db import Database
 from . import sqlite_looking as looking
 from . import sqlite_schema as sql
 from . import sqlite_steps as steps
-from .contract import LOOK_AROUND, MAX_ROW_BYTES, Item, Queue, Row, State, Stats, wait_until
+from .contract import LOOK_AROUND, MAX_ROW_BYTES, Item, Queue, Row, Source, State, Stats, wait_until
 from .refusals import check_count, check_length, claim_lost, queue_closed, queue_full
 from .rows import JSON, encode_json
 from .sqlite_claims import Apply, Claims
 from .sqlite_owners import Owners
+from .sqlite_sources import SqliteSource
 
 #: Rows that `put_many` encodes and stores at a time.
 _PUT_BATCH = 1024
@@ -79,6 +83,7 @@ class SqliteQueue(Queue):
         self._retention = retention
         self._claim_lock = threading.Lock()
         self._next_look = 0.0
+        self._sources: weakref.WeakSet[SqliteSource] = weakref.WeakSet()
         self._closed = False
         sql.refuse_folder(path)
         self._database = Database(
@@ -123,9 +128,12 @@ class SqliteQueue(Queue):
 
     def _put_with_care(self, rows: list[bytes], delay: float, block: bool, timeout: float | None) -> None:
         """Check the lengths, wait for room, and store the rows, delayed or not."""
+        store: _Store = partial(steps.put_delayed, due=time.time() + delay) if delay > 0.0 else steps.put_at_back
+        self._put_rows(rows, store, block, timeout)
+
+    def _put_rows(self, rows: list[bytes], store: _Store, block: bool, timeout: float | None) -> None:
         self._require_open()
         check_length(max(rows, key=len), self._max_row_bytes)
-        store: _Store = partial(steps.put_delayed, due=time.time() + delay) if delay > 0.0 else steps.put_at_back
         if self._plain_limit >= 0:
             with self._database.transaction() as connection:
                 store(connection, rows)
@@ -171,6 +179,16 @@ class SqliteQueue(Queue):
         except ValueError:
             if not self._closed:  # closed by another thread meanwhile; what was stored is stored
                 raise
+
+    def source(self, name: str) -> Source:
+        self._require_open()
+        source = SqliteSource(self._database, self._path + ".claims", name, self._put_rows)
+        self._sources.add(source)
+        return source
+
+    def sources(self) -> dict[str, Any]:
+        self._require_open()
+        return {name: orjson.loads(checkpoint) for name, checkpoint in self._database.read(sql.SOURCES)}
 
     # -- claiming
 
@@ -237,10 +255,12 @@ class SqliteQueue(Queue):
     def ack(self, items: Item | Iterable[Item]) -> None:
         self._settle(items, self._claims.ack)
 
-    def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
+    def nack(
+        self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
         due = time.time() + delay if delay > 0.0 else None
         try:
-            self._settle(items, partial(self._claims.nack, due=due, error=_storable(error)))
+            self._settle(items, partial(self._claims.nack, due=due, error=_storable(error), counted=counted))
         finally:
             self._ring()
 
@@ -297,6 +317,8 @@ class SqliteQueue(Queue):
                 return
             self._closed = True
             try:
+                for source in list(self._sources):
+                    source.close()
                 self._claims.release()
                 # What was held is claimable now; nobody needs to wait until he looks around.
                 self._ring()

@@ -158,14 +158,16 @@ class Claims:
         connection.executemany(sql.BURY, buried)
         steps.delete(connection, held)
 
-    def nack(self, connection: Connection, held: dict[int, Item], *, due: float | None, error: str | None) -> None:
+    def nack(
+        self, connection: Connection, held: dict[int, Item], *, due: float | None, error: str | None, counted: bool
+    ) -> None:
         sizes = [len(item.raw) + 1 for item in held.values()]
         if due is None:
             places, uptos = steps.places_at_back(connection, sizes)
         else:
             places, uptos = steps.places_delayed(connection, sizes, due)
         moves = [
-            (to, upto, item.id, self._extra(place), error, place)
+            (to, upto, item.id, self._extra(place) - (not counted), error, place)
             for to, upto, (place, item) in zip(places, uptos, held.items(), strict=True)
         ]
         connection.executemany(sql.MOVE, moves)

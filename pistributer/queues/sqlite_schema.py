@@ -62,6 +62,7 @@ _SCHEMA: Final = (
     "CREATE INDEX retained_at ON retained (at)",
     """CREATE TABLE quarantine (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL, row BLOB, reason TEXT NOT NULL, at REAL NOT NULL)""",
+    "CREATE TABLE sources (name TEXT PRIMARY KEY, checkpoint TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
@@ -82,6 +83,10 @@ WAITING: Final = """SELECT back.place - head.place + delayed_rows, back.upto - h
 #: Rows and bytes that were given back.
 GIVEN_BACK_WAITING: Final = f"""SELECT count(*), coalesce(sum(length(CAST(row AS BLOB)) + 1), 0)
     FROM claims CROSS JOIN rows ON place BETWEEN first AND last WHERE owner = {NOBODY}"""
+SOURCES: Final = "SELECT name, checkpoint FROM sources ORDER BY name"
+CHECKPOINT: Final = "SELECT checkpoint FROM sources WHERE name = ?"
+#: checkpoint, name
+SET_CHECKPOINT: Final = "INSERT OR REPLACE INTO sources (checkpoint, name) VALUES (CAST(? AS TEXT), ?)"
 #: ?1: how many places.
 TAKE_LOWEST: Final = "UPDATE head SET lowest = lowest - ?"
 LOWEST: Final = "SELECT lowest FROM head"
@@ -111,7 +116,8 @@ STILL_OWNER: Final = "SELECT 1 FROM owners WHERE id = ?"
 
 DELETE_RANGE: Final = "DELETE FROM rows WHERE place BETWEEN ? AND ?"
 #: place to be, upto, id, attempts to add, error, place now
-MOVE: Final = "UPDATE rows SET place = ?, upto = ?, id = ?, attempt = attempt + ?, error = ? WHERE place = ?"
+MOVE: Final = """UPDATE rows SET place = ?, upto = ?, id = ?, attempt = max(0, attempt + ?), error = ?
+    WHERE place = ?"""
 #: id, attempts to add, at, place
 RETAIN: Final = "INSERT INTO retained (id, attempt, row, at) SELECT ?, attempt + ?, row, ? FROM rows WHERE place = ?"
 EXPIRE: Final = "DELETE FROM retained WHERE at < ?"

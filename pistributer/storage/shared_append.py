@@ -13,7 +13,7 @@ So rows come out in the order in which they went in, also if one process puts, t
 * Appending happens under `flock` of the data file. The lock file is the data file itself, because a writer with a stale
   descriptor then contends with exactly those who may change what it sees.
 * Under the lock, a writer compares the size with what it left. Equal: nobody wrote, nothing was taken away, append. This
-  is the whole hot path: flock, lseek, write, flock.
+  is the whole hot path: flock, lseek, write, flock; after a pause fstat in place of lseek.
 * Else it looks at the last two bytes. The ordinary end of a row: another writer was here; append. A row without its
   newline: its writer died (the lock is ours), so heal. Nothing, or an empty line: a reader has emptied the file, or has
   sealed it with an empty line, which every reader skips. Only then does the writer look whether its file is still the one
@@ -39,7 +39,7 @@ import os
 import threading
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
-from os import SEEK_END, lseek, write
+from os import SEEK_END, fstat, lseek, write
 from time import monotonic
 from typing import NoReturn
 
@@ -139,13 +139,15 @@ class SharedAppendFile(Turn):
         except AttributeError:
             self.wait_for_turn()
         try:
-            if monotonic() - self._last > _PAUSE:
+            now = monotonic()
+            paused = now - self._last > _PAUSE
+            if paused and now - self._looked > _LOOK_EVERY:
                 if self.retired:
                     return False
-                self._look()
+                self._look(now)
             fd = self._fd
             flock(fd, LOCK_EX)
-            end = lseek(fd, 0, SEEK_END)
+            end = self._size_if_named() if paused else lseek(fd, 0, SEEK_END)
             if end != self._end:
                 fd, end = self._catch_up()
             written = write(fd, rows)
@@ -164,17 +166,20 @@ class SharedAppendFile(Turn):
 
     # -- finding the right file
 
-    def _look(self) -> None:
-        """Have a descriptor on a file that still has a name, and every `_LOOK_EVERY` on one that has the right name."""
-        now = monotonic()
-        closely = now - self._looked > _LOOK_EVERY
-        if closely:
-            self._looked = now
-        if self._fd >= 0:
-            mine = os.fstat(self._fd)
-            if mine.st_nlink and (not closely or self._is_ours(mine)):
-                return
-        self._reopen()
+    def _look(self, now: float) -> None:
+        """Have a descriptor on a file that has the right name."""
+        if self._fd < 0 or not self._is_ours(fstat(self._fd)):
+            self._reopen()
+        self._looked = now
+
+    def _size_if_named(self) -> int:
+        """Size of the locked file; if it was deleted from outside, of another that is opened and locked in its place."""
+        while True:
+            mine = fstat(self._fd)
+            if mine.st_nlink:
+                return mine.st_size
+            self._reopen()
+            flock(self._fd, LOCK_EX)
 
     def _is_ours(self, mine: os.stat_result) -> bool:
         # In this order, because a reader moves files from the first name to the second.
@@ -258,7 +263,7 @@ class SharedAppendFile(Turn):
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         self._end = -1
-        self._last = -math.inf
+        self._last = self._looked = -math.inf
         if fd >= 0:
             os.close(fd)
 

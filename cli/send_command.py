@@ -1,0 +1,69 @@
+"""`pistributer send`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from . import exits, terminal
+
+
+@click.command(epilog=exits.TABLE)
+@click.argument("app")
+@click.argument("task")
+@click.argument("args", metavar="[ARG]...", nargs=-1)
+@click.option("--queue", metavar="NAME", help="The task's queue.  [default: default]")
+@click.option("--delay", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Run it no earlier than then.")
+@click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result, and print it as JSON.")
+def send(app: str, task: str, args: tuple[str, ...], queue: str | None, delay: float, wait: float | None) -> None:
+    """Send a call of TASK to the app whose folder (or sqlite:FILE) is APP, and print the job's id.
+
+    An ARG that is JSON is sent as that, NAME=ARG by its name, and anything else as text. The app's code is not imported,
+    so arguments are checked by the worker.
+
+    \b
+    Examples:
+      pistributer send jobs/ resize a.png 80
+      pistributer send jobs/ resize a.png width=80 --delay 60
+      pistributer send jobs/ report '"2026"' --wait 30
+    """
+    from pistributer import App
+
+    from ..workers.home import DEFAULT_QUEUE
+    from ..workers.sending import send_by_name
+
+    opened = App(app)
+    if not opened.home.exists():
+        exits.fail(f"there is no app at {app!r}", hint="give the folder that it was made with", code=exits.UNAVAILABLE)
+    positional, named = _arguments(args)
+    job = send_by_name(opened, task, positional, named, queue=queue or DEFAULT_QUEUE, delay=delay)
+    try:
+        if wait is None:
+            terminal.print_line(job.id)
+        else:
+            terminal.print_json(job.result(wait))
+    finally:
+        opened.close()
+
+
+def _arguments(args: tuple[str, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if equals and name.isidentifier():
+            named[name] = _value(value)
+        elif named:
+            exits.fail(f"{arg!r} comes behind an argument with a name", hint="put it first", code=exits.USAGE)
+        else:
+            positional.append(_value(arg))
+    return tuple(positional), named
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

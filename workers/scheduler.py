@@ -1,0 +1,70 @@
+"""What the scheduler's process does: put scheduled calls into their queues when they are due.
+
+Each schedule is a source (`Queue.source`): the moment is committed in one step with the call. So each moment is run once,
+however often this process is killed and however many supervisors there are, and what was missed meanwhile is known.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .app import App
+from .board import Desk
+from .checkpoints import hold_source
+from .child import Child
+from .loop import leave
+from .messages import compose
+from .producers import WAIT_FOR_ROOM, wait_for_room
+from .schedules import Schedule
+from .worker import load_checked
+
+#: Longest sleep, in seconds: somebody may set the clock.
+_LONGEST_SLEEP = 10.0
+
+
+def run_schedules(child: Child, source: str, url: str, board: str, slot: int) -> None:
+    """The role of the scheduler's process, until told to stop."""
+    app = load_checked(source, url)
+    desk = Desk(board, slot + child.index)
+    for hook in app.hooks:
+        hook.on_start(child.role)
+    child.ready()
+    try:
+        entries = [_Entry(child, app, schedule, desk) for schedule in app.schedules.values()]
+        while not child.stop_requested():
+            wake_at = min(entry.run(time.time()) for entry in entries)
+            child.wait_stop(min(max(0.0, wake_at - time.time()), _LONGEST_SLEEP))
+        for hook in app.hooks:
+            hook.on_stop(child.role)
+    finally:
+        leave(app.close)
+
+
+class _Entry:
+    """One schedule, and how far it has come."""
+
+    def __init__(self, child: Child, app: App, schedule: Schedule, desk: Desk) -> None:
+        self._child, self._schedule, self._desk = child, schedule, desk
+        self._source = hold_source(app.queue(schedule.queue), f"schedule.{schedule.name}", child.wait_stop)
+        if self._source.checkpoint is None:
+            self._source.commit(time.time())  # a new schedule has missed nothing
+        self._next = 0.0
+
+    def run(self, now: float) -> float:
+        """Put what is due, and say when to come again."""
+        if now >= self._next:
+            for moment in self._schedule.due(self._source.checkpoint, now):
+                if not self._put(moment):
+                    return now
+            self._next = next(self._schedule.following(max(now, self._source.checkpoint)), now + _LONGEST_SLEEP)
+        return self._next
+
+    def _put(self, moment: float) -> bool:
+        """False if a stop was requested while the queue was full."""
+        call = self._schedule
+        message: dict[str, Any] = compose(call.task, call.args, call.kwargs)
+        put = wait_for_room(self._child, lambda: self._source.put(message, checkpoint=moment, timeout=WAIT_FOR_ROOM))
+        if put:
+            self._desk.count(put=1)
+        return put

@@ -1,0 +1,24 @@
+"""Sending a call by the task's name, for those who have the app's folder but not its code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .app import App
+from .jobs import Job
+from .messages import compose
+
+
+def send_by_name(
+    app: App, task: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, queue: str, delay: float = 0.0
+) -> Job[Any]:
+    """Put a call into `queue`, which must exist: another name would be one that no worker looks at.
+
+    Whether there is such a task and whether it takes these arguments is seen by the worker; if not, the call ends in the
+    dead letters. Raises ValueError, RowError, and what `Queue.put` raises.
+    """
+    if queue not in app.queue_names():
+        raise ValueError(f"the app has no queue {queue!r}; it has: {', '.join(app.queue_names()) or 'none yet'}")
+    message = compose(task, args, kwargs)
+    app.queue(queue).put(message, delay=delay)
+    return Job(app, message["id"], task, queue)
