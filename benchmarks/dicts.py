@@ -290,6 +290,13 @@ def results(bench: Bench) -> list[dict[str, Any]]:
 COLUMNS = ("set", "overwrite", "get", "delete", "iterate", "len", "newest(10)")
 
 
+NOTES = """\
+Read them with this in mind. persidict syncs what it sets, and not what it deletes. Its `len` counts names; ours leaves out
+those that are no items, and symbolic links. iodict and dbm.dumb write in place: killed half-way they leave half a value, and
+readers see one meanwhile; that is faster than to replace a file. diskcache, sqlitedict and lmdb keep one database, with an
+index for `len` and for what was added last, and no file that a person can read. sqlitedict answers before it has written."""
+
+
 def page(document: dict[str, Any]) -> str:
     lines = [
         "# Dictionaries beside their peers",
@@ -297,6 +304,8 @@ def page(document: dict[str, Any]) -> str:
         f"Machine: {machine.facts_line(document['machine'])}. Medians of {document['repeats']} runs in turn. Microseconds: of "
         "one operation; for `iterate` of one item; for `len` and `newest(10)` of the whole call. `durable` means that an item "
         "is on the disk when a call returns.",
+        "",
+        NOTES,
     ]
     for label, keys in dict.fromkeys((row["values"], row["keys"]) for row in document["rows"]):
         for durable in (True, False):
@@ -318,11 +327,19 @@ def _shown(micros: float | None) -> str:
     return "-" if micros is None else f"{micros:,.1f}" if micros < 1000 else f"{micros:,.0f}"
 
 
+def merged(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    """One document of several runs on one machine, for runs that are too long to be made at once."""
+    rows = [row for document in documents for row in document["rows"]]
+    kept = [row for document in documents for row in document["results"]]
+    return {**documents[0], "rows": rows, "results": kept}
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--keys", type=int, nargs="+", default=[1000], help="how many keys (default: 1000)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
     parser.add_argument("--folder", type=Path, help="work under this folder (default: the system's temporary one)")
+    parser.add_argument("--merge", type=Path, nargs="+", help="measure nothing; put the JSON of earlier runs together")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/results/")
     return parser.parse_args()
@@ -330,6 +347,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    document = merged([json.loads(path.read_text()) for path in options.merge]) if options.merge else measure(options)
+    print(json.dumps(document) if options.json else page(document))
+    if options.save:
+        machine.save("dicts", document, page(document))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pistributer-dicts-", dir=options.folder) as folder:
         facts = machine.facts(Path(folder))
         rows: list[dict[str, Any]] = []
@@ -339,10 +363,7 @@ def main() -> None:
             if keys <= FEW:
                 rows += run(bench, "100 kB", LARGE, keys)
         kept = results(Bench(Path(folder), 0, options.repeats)) if min(options.keys) <= FEW else []
-    document = {"machine": facts, "repeats": options.repeats, "rows": rows, "results": kept}
-    print(json.dumps(document) if options.json else page(document))
-    if options.save:
-        machine.save("dicts", document, page(document))
+    return {"machine": facts, "repeats": options.repeats, "rows": rows, "results": kept}
 
 
 if __name__ == "__main__":

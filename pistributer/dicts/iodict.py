@@ -131,8 +131,10 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
         self._write(key, value)
 
     def __delitem__(self, key: K) -> None:
-        if not self._remove(self._path(key)):
-            raise KeyError(key)
+        if not self._remove(f"{self._db_path}/{name_of(key)}"):
+            old = self._old_path(key)
+            if old is None or not self._remove(old):
+                raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
         return value_files.stat_value(self._path(key)) is not None
