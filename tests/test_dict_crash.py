@@ -88,7 +88,7 @@ def test_the_stage_of_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 
 def _hold_a_staged_file(pipe: Any, folder: str) -> None:
     d = FileDirDict[str](folder)
-    d._files._put_on_stage(b"half")
+    d._files._put_on_stage(b"half", sync=False)
     pipe.send("staged")
     pipe.recv()
 

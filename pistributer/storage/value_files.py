@@ -106,10 +106,10 @@ class ValueFolder:
     def write(self, path: str, data: bytes, accepts: Accepts, finish: Finish | None = None) -> os.stat_result | None:
         """Make `data` the value at `path` and return its state; None, and nothing changed, if it is not accepted.
 
-        `finish` writes what depends on what is replaced; it costs a second sync, under the lock.
+        `finish` writes what depends on what is replaced; the sync then comes after it, under the lock.
         """
         while True:
-            staged, fd = self._put_on_stage(data)
+            staged, fd = self._put_on_stage(data, sync=self.durable and finish is None)
             try:
                 state = self._move_in(staged, fd, path, accepts, finish)
             except BaseException as error:
@@ -125,7 +125,7 @@ class ValueFolder:
                 _unlink_quietly(staged)
             return state
 
-    def _put_on_stage(self, data: bytes) -> tuple[str, int]:
+    def _put_on_stage(self, data: bytes, *, sync: bool) -> tuple[str, int]:
         """A locked file in the stage with these bytes. The lock says that its writer lives."""
         staged = f"{self.stage}/{os.getpid()}-{next(_numbers)}"
         try:
@@ -135,13 +135,13 @@ class ValueFolder:
                 make_folders(self.stage, durable=self.durable)
                 fd = os.open(staged, _NEW, 0o600)
             except FileExistsError:
-                return self._put_on_stage(data)  # of a dead process with our number
+                return self._put_on_stage(data, sync=sync)  # of a dead process with our number
         except OSError as error:
             raise errors.from_os_error(error, "write", staged) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             write_all(fd, data)
-            if self.durable:
+            if sync:
                 sync_file(fd, staged)
         except BaseException as error:
             os.close(fd)
