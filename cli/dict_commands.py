@@ -200,7 +200,8 @@ def stats(target: str, as_json: bool, **how: Any) -> None:
     if as_json:
         terminal.print_json(document)
         return
-    terminal.print_line(f"{document['items']:,} items, {document['format']}, digest_len {document['digest_len']}")
+    count = "1 item" if document["items"] == 1 else f"{document['items']:,} items"
+    terminal.print_line(f"{count}, {document['format']}, digest_len {document['digest_len']}")
     if moments:
         terminal.print_line(f"changed from {_moment(min(moments))} to {_moment(max(moments))}")
     rows = [{"under": name, "items": terminal.human_count(count)} for name, count in sorted(counts.items()) if name]
