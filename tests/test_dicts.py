@@ -200,6 +200,26 @@ def test_a_cache_whose_halves_do_not_belong_together_is_not_believed(tmp_path: P
     assert cached["a"] == "right"
 
 
+def test_a_cache_that_can_not_hold_a_value_does_not_spoil_the_write(tmp_path: Path) -> None:
+    narrow = LocalDict[Any](serialization_format="json")
+    cached = MutableDictCached(FileDirDict[Any](tmp_path / "d", sync="none"), narrow, LocalDict())
+    cached["a"] = bytearray(b"x")
+    assert cached["a"] == bytearray(b"x")
+    assert len(narrow) == 0
+    growing = AppendOnlyDictCached(FileDirDict[Any](tmp_path / "g", append_only=True, sync="none"), narrow)
+    growing["a"] = bytearray(b"x")
+    assert growing["a"] == bytearray(b"x")
+
+
+def test_a_damaged_copy_is_fetched_again(tmp_path: Path) -> None:
+    copies = FileDirDict[Any](tmp_path / "copies", sync="none")
+    growing = AppendOnlyDictCached(FileDirDict[Any](tmp_path / "g", append_only=True, sync="none"), copies)
+    growing["a"] = 1
+    (tmp_path / "copies" / "a.pkl").write_bytes(b"")
+    assert growing["a"] == 1
+    assert copies["a"] == 1
+
+
 def test_an_append_only_cache_asks_the_main_dictionary_once(tmp_path: Path) -> None:
     main = FileDirDict[Any](tmp_path / "d", append_only=True, sync="none")
     main["a"] = [1]

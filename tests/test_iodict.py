@@ -251,6 +251,8 @@ def test_items_of_the_original_without_attributes_open(folder: Path, monkeypatch
     d["plain key"] = "changed"
     assert list(d.items()) == [("plain key", "changed"), ("other", 2)]
     assert not (folder / "plain key").exists()
+    assert "notes.txt" not in d
+    assert d.pop("notes.txt", "none") == "none"
     original(folder, "gone", 1, 0, attributes=False)
     del d["gone"]
     assert "gone" not in d

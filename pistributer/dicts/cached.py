@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Self, cast
 
 from .. import errors
 from .contract import Entry, Mark, PersiDict, Require, V
-from .flags import ANY_ETAG, ETagIfExists, ItemNotAvailableFlag
+from .flags import ANY_ETAG, ETagIfExists
 from .keys import NonEmptyPersiDictKey, NonEmptySafeStrTuple, PersiDictKey, to_key
 
 
@@ -24,6 +24,22 @@ class _Cached(PersiDict[V], Generic[V]):
 
     def get_params(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in sorted(self._own_params)}
+
+    @staticmethod
+    def _copy_in(cache: PersiDict[Any], key: NonEmptySafeStrTuple) -> Entry | None:
+        """What a cache holds; nothing, if a power cut has damaged it."""
+        try:
+            return cache._load(key)
+        except errors.DamagedValue:
+            return None
+
+    @staticmethod
+    def _keep(cache: PersiDict[Any], key: NonEmptySafeStrTuple, value: Any) -> ETagIfExists | None:
+        """Keep a copy, if the cache can: its keys may be shorter and its format narrower. Else it is fetched each time."""
+        try:
+            return cache._put(key, value, ANY_ETAG)
+        except (errors.BadKey, errors.BadValue):
+            return None
 
     def _stat(self, key: NonEmptySafeStrTuple) -> Mark | None:
         return self.main_dict._stat(key)
@@ -82,23 +98,17 @@ class MutableDictCached(_Cached[V], Generic[V]):
 
     def _copy_of(self, key: NonEmptySafeStrTuple) -> tuple[str, Any] | None:
         """The main dictionary's ETag and the value of a copy whose parts belong together."""
-        pair = self.etag_cache._load(key)
+        pair = self._copy_in(self.etag_cache, key)
         if pair is None or not isinstance(pair.value, str):
             return None
         etag, _, copy_etag = pair.value.rpartition(" ")
-        try:
-            copy = self.data_cache._load(key) if etag else None
-        except errors.DamagedValue:
-            return None  # a power cut; the value is fetched again
+        copy = self._copy_in(self.data_cache, key) if etag else None
         return (etag, copy.value) if copy is not None and copy.etag == copy_etag else None
 
     def _remember(self, key: NonEmptySafeStrTuple, value: Any, etag: ETagIfExists) -> None:
-        if isinstance(etag, ItemNotAvailableFlag):
-            return
-        try:
-            self.etag_cache._put(key, f"{etag} {self.data_cache._put(key, value, ANY_ETAG)}", ANY_ETAG)
-        except errors.BadKey:
-            pass  # too long for the cache, which has shorter limits; then it is fetched each time
+        copy_etag = self._keep(self.data_cache, key, value)
+        if isinstance(etag, str) and isinstance(copy_etag, str):
+            self._keep(self.etag_cache, key, f"{etag} {copy_etag}")
 
     def _forget(self, key: NonEmptySafeStrTuple) -> None:
         self.etag_cache._remove(key, ANY_ETAG)
@@ -134,7 +144,7 @@ class AppendOnlyDictCached(_Cached[V], Generic[V]):
 
     def __getitem__(self, key: NonEmptyPersiDictKey) -> V:
         kept = to_key(key)
-        copy = self.data_cache._load(kept)
+        copy = self._copy_in(self.data_cache, kept)
         return super().__getitem__(kept) if copy is None else cast(V, copy.value)
 
     def __contains__(self, key: object) -> bool:
@@ -142,18 +152,18 @@ class AppendOnlyDictCached(_Cached[V], Generic[V]):
         return self.data_cache._stat(kept) is not None or self.main_dict._stat(kept) is not None
 
     def _load(self, key: NonEmptySafeStrTuple) -> Entry | None:
-        copy = self.data_cache._load(key)
+        copy = self._copy_in(self.data_cache, key)
         if copy is not None and (mark := self.main_dict._stat(key)) is not None:
             return Entry(copy.value, *mark)
         found = self.main_dict._load(key)
         if found is not None:
-            self.data_cache._put(key, found.value, ANY_ETAG)
+            self._keep(self.data_cache, key, found.value)
         return found
 
     def _put(self, key: NonEmptySafeStrTuple, value: Any, require: Require) -> ETagIfExists | None:
         etag = self.main_dict._put(key, value, require)
         if etag is not None:
-            self.data_cache._put(key, value, ANY_ETAG)
+            self._keep(self.data_cache, key, value)
         return etag
 
     def _remove(self, key: NonEmptySafeStrTuple, require: Require) -> bool:

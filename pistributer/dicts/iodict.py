@@ -74,9 +74,8 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
     def _old_path(self, key: Any) -> str | None:
         """Where the original puts a key on a filesystem without attributes, if something that can be its item is there."""
         name = str(key) if isinstance(key, str) else ""
-        if not _is_old_name(name) or not os.path.isfile(path := os.path.join(self._db_path, name)):
-            return None
-        return path
+        path = os.path.join(self._db_path, name)
+        return path if _is_old_name(name) and _is_pickle(path) else None
 
     def _read(self, key: Any) -> tuple[Any, os.stat_result, str] | None:
         path = f"{self._db_path}/{name_of(key)}"
@@ -282,7 +281,9 @@ def _is_old_name(name: str) -> bool:
 
 
 def _is_pickle(path: str) -> bool:
-    """Whether a file without a name of ours can be an item of the original; it writes pickles of protocol 4 or 5."""
+    """Whether a file without a name of ours can be an item of the original, which writes pickles of protocol 4 or 5."""
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(2) in (b"\x80\x04", b"\x80\x05")
