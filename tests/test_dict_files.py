@@ -128,6 +128,7 @@ def test_a_folder_does_not_take_the_place_of_an_item(folder: Path) -> None:
     (folder / "dir.pkl").mkdir()
     assert "dir" not in d
     assert d.get("dir") is None
+    assert d.discard("dir") is False
     with pytest.raises(errors.StorageError):
         d["dir"] = 1
     assert d == {"a": 2}

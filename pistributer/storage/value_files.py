@@ -194,7 +194,7 @@ class ValueFolder:
         except OSError as error:
             if isinstance(error, errors.PistributerError):
                 raise
-            if error.errno in _ABSENT:
+            if error.errno in (*_ABSENT, errno.EISDIR):
                 return False
             raise errors.from_os_error(error, "delete", path) from error
         finally:
@@ -205,8 +205,7 @@ class ValueFolder:
 
     def _unlink(self, folder_fd: int, folder: str, name: str, accepts: Accepts) -> bool:
         fcntl.flock(folder_fd, fcntl.LOCK_EX)
-        present = _stat_at(name, folder_fd)
-        if present is None or not accepts(present):
+        if accepts is not accept_all and ((present := _stat_at(name, folder_fd)) is None or not accepts(present)):
             return False
         os.unlink(name, dir_fd=folder_fd)
         _unlock(folder_fd)
