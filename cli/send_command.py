@@ -29,8 +29,7 @@ def send(app: str, task: str, args: tuple[str, ...], queue: str | None, delay: f
       pistributer send jobs/ resize a.png width=80 --delay 60
       pistributer send jobs/ report '"2026"' --wait 30
     """
-    from pistributer import App
-
+    from ..workers.app import App
     from ..workers.home import DEFAULT_QUEUE
     from ..workers.sending import send_by_name
 
