@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from pistributer import errors
 from pistributer.dicts import FileDirDict, digests
@@ -330,6 +332,59 @@ def test_json_brings_values_back_as_they_were(value: Any) -> None:
 def test_json_refuses_what_it_would_change(value: Any) -> None:
     with pytest.raises(errors.BadValue):
         encode(value, frozenset())
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.dates()
+    | st.datetimes() | st.timedeltas() | st.decimals(allow_nan=False) | st.uuids() | st.complex_numbers(allow_nan=False)
+)  # fmt: skip
+KEYS = st.text() | st.integers() | st.booleans() | st.none() | st.tuples(st.integers(), st.text())
+RICH = st.recursive(
+    SCALARS | st.frozensets(st.integers() | st.text(), max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.sets(st.integers() | st.text() | st.tuples(st.binary()), max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def deep_types(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [type(value), {(type(key), key): deep_types(inner) for key, inner in value.items()}]
+    return [type(value), *map(deep_types, value)] if isinstance(value, list | tuple) else type(value)
+
+
+@settings(max_examples=300)
+@given(RICH)
+def test_whatever_json_takes_it_brings_back(value: Any) -> None:
+    try:
+        data = encode(value, frozenset())
+    except errors.BadValue:
+        assert "py/" in repr(value)
+        return
+    found = decode(data, frozenset())
+    assert found == value
+    assert deep_types(found) == deep_types(value)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,\\/pytuplesobjc 0123456789.eE-\n').map(str.encode))
+def test_garbage_is_damaged_or_unsafe_or_a_value(data: bytes) -> None:
+    try:
+        decode(data, frozenset())
+    except (errors.DamagedValue, errors.UnsafeValue):
+        pass
+
+
+def test_numbers_of_others_are_read_exactly() -> None:
+    for indent in (None, 2, 4):
+        for end in ("", "\n"):
+            document = {"n": [2**70, -(2**65), 2**63]}
+            found = decode((json.dumps(document, indent=indent) + end).encode(), frozenset())
+            assert found == document or (indent, end) == (2, "\n")
 
 
 def test_plain_json_is_plain(folder: Path) -> None:

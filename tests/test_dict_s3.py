@@ -183,7 +183,7 @@ class TestS3(_S3):
         d["users", "alice"] = {"age": 30}
         found = d.main_dict._bucket.get("users/alice.json")  # type: ignore[attr-defined]
         assert found is not None
-        assert found[0] == b'{\n  "age": 30\n}'
+        assert found[0] == b'{\n  "age": 30\n}\n'
         assert d.base_url == f"s3://{self.bucket}/"
         assert (d.bucket_name, d.region) == (self.bucket, None)
         assert "s3cr3t" not in repr(d) + repr(d.main_dict)

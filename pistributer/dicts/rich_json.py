@@ -31,7 +31,9 @@ _NON_STRING_KEY = "json://"
 _NAMING = frozenset({"py/object", "py/type", "py/function", "py/class"})
 #: Tags that are refused whatever they say.
 _REFUSED = frozenset({"py/repr", "py/mod", "py/module", "py/method", "py/bytes", "py/initargs"})
-#: Whether a file is one of ours, which jsonpickle's indent of four is not: then orjson reads all its numbers exactly.
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+#: How a document begins that orjson wrote for us, with a newline at its end. It reads all numbers of these exactly; in those of
+#: others it would take integers over 64 bits for floats.
 _OURS = re.compile(rb'["tfn]|[\[{](?:\n  [^ ]|[\]}])')
 
 _TAGGED = "a key of a dict begins with 'py/', which jsonpickle keeps for itself"
@@ -88,8 +90,6 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if kind is dict:
         return all(map(_is_plain_key, value)) and all(map(_is_plain, value.values()))
-    if issubclass(kind, bytearray | memoryview):
-        raise errors.BadValue(f"JSON can not hold {kind.__name__}", hint="store bytes(value) instead")
     return False
 
 
@@ -99,7 +99,7 @@ def _is_plain_key(key: Any) -> bool:
 
 def _encode_plain(value: Any) -> bytes:
     try:
-        data = orjson.dumps(value, None, orjson.OPT_INDENT_2)
+        data = orjson.dumps(value, None, _OPTIONS)
     except orjson.JSONEncodeError:  # an integer over 64 bits, a lone surrogate, 255 levels: the standard library can
         data = json.dumps(value, indent=4).encode()
     if _TAGGED_KEY.search(data):
@@ -108,10 +108,12 @@ def _encode_plain(value: Any) -> bytes:
 
 
 def _refuse_what_is_dropped(value: Any, seen: set[int]) -> None:
-    """jsonpickle leaves out, without a word, functions that are values of a dict, and keys that look like its tags."""
+    """jsonpickle leaves out, without a word, functions in a dict, keys that look like its tags, and what is in a bytearray."""
     if id(value) in seen:
         return
     seen.add(id(value))
+    if isinstance(value, bytearray | memoryview):
+        raise errors.BadValue(f"JSON can not hold a {type(value).__name__}", hint="store bytes(value) instead")
     if isinstance(value, _CODE):
         raise errors.BadValue(f"JSON can not hold a {type(value).__name__}", hint="store what it returns instead")
     if isinstance(value, dict):
@@ -146,7 +148,7 @@ def _encode_rich(value: Any, trusted: frozenset[str]) -> bytes:
 
 def _dump(document: Any) -> bytes:
     try:
-        data = orjson.dumps(document, None, orjson.OPT_INDENT_2)
+        data = orjson.dumps(document, None, _OPTIONS)
     except orjson.JSONEncodeError:
         data = b"null"
     # orjson writes NaN as null, too.
@@ -177,7 +179,7 @@ def decode(data: bytes, trusted: frozenset[str]) -> Any:
 
 
 def _parse(data: bytes) -> Any:
-    if _OURS.match(data):
+    if data.endswith(b"\n") and _OURS.match(data):
         try:
             return orjson.loads(data)
         except ValueError:
