@@ -109,7 +109,7 @@ def _increment(pipe: Any, folder: str, times: int) -> None:
 
 
 #: `STRESS_SECONDS=60 pytest -k overlap_on_1000_keys` is the full run.
-SECONDS = float(os.environ.get("STRESS_SECONDS", "3"))
+SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
 
 
 @pytest.mark.timeout(SECONDS + 120)
