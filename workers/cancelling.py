@@ -30,6 +30,8 @@ def call_off(folder: str, job: str) -> None:
 
 def forget_all_but(folder: str, jobs: Iterable[str]) -> None:
     """Keep only the notes about these jobs."""
+    if not os.path.exists(_path(folder)):
+        return
     with _lock(folder):
         noted = _read(_path(folder))
         if noted:  # only then is it worth finding out which jobs there are
