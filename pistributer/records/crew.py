@@ -44,7 +44,10 @@ class Crew:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())
         self.shards: list[OpenShard] = []
+        #: Bytes of records in all tasks.
         self.waiting = 0
+        #: Whether a record may be dealt without a look at limits and failures. Whoever changes one of those resets it.
+        self.calm = False
         self.stopping = False
 
     def pending(self) -> int:
@@ -71,6 +74,7 @@ class Crew:
         shard.busy = False
         shard.failure = failure
         if failure is not None:
+            self.calm = False
             stored: int = failure.stored  # type: ignore[attr-defined]
             shard.tasks.appendleft(task[stored:] if task else task)
             self.waiting -= total_size(task[:stored]) if task else 0

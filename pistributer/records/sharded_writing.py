@@ -128,12 +128,14 @@ class MultiThreadedWriter:
         """
         record = data if type(data) is bytes else to_record(data)
         self._check_size(record)
-        with self._crew.changed:
-            self._wait_for_room()
+        crew = self._crew
+        with crew.changed:
+            if not crew.calm:
+                self._wait_for_room()
             self._deal(record)
 
     def write_records(self, records: Iterable[Buffer]) -> int:
-        """Add the records, many times faster than one by one; return how many there were.
+        """Add the records, several times faster than one by one; return how many there were.
 
         The error's `stored` says how many were taken.
         """
@@ -148,7 +150,8 @@ class MultiThreadedWriter:
                         taken += len(batch)
                         continue
                     for record in batch:
-                        self._wait_for_room()
+                        if not self._crew.calm:
+                            self._wait_for_room()
                         self._deal(record)
                         taken += 1
         except errors.PistributerError as error:
@@ -177,6 +180,7 @@ class MultiThreadedWriter:
                     "every shard is at max_bytes_per_writer", hint="raise it, or set enable_auto_sharding=True"
                 )
             if crew.waiting < _MOST_WAITING and crew.pending() < self._capacity:
+                crew.calm = True
                 return
             crew.changed.wait()
             self._require_open()
@@ -187,17 +191,21 @@ class MultiThreadedWriter:
 
     def _deal(self, record: bytes) -> None:
         self._next = (self._next + 1) % len(self._rotation)
-        self._give(self._rotation[self._next], [record], len(record))
+        shard = self._rotation[self._next]
+        shard.dealt.append(record)
+        self._count(shard, len(record))
 
     def _deal_batch(self, batch: list[bytes]) -> None:
         count = len(self._rotation)
         for number in range(count):
             part = batch[number::count]
-            self._give(self._rotation[(self._next + 1 + number) % count], part, total_size(part))
+            shard = self._rotation[(self._next + 1 + number) % count]
+            shard.dealt += part
+            self._count(shard, total_size(part))
         self._next = (self._next + len(batch)) % count
 
-    def _give(self, shard: OpenShard, records: list[bytes], size: int) -> None:
-        shard.dealt += records
+    def _count(self, shard: OpenShard, size: int) -> None:
+        """The shard was dealt so many bytes: hand them over if they are enough, or retire the shard if it is full."""
         shard.dealt_size += size
         shard.taken += size
         if self._max_bytes is not None and shard.taken >= self._max_bytes:
@@ -210,11 +218,13 @@ class MultiThreadedWriter:
             shard.tasks.append(shard.dealt)
             self._crew.waiting += shard.dealt_size
             shard.dealt, shard.dealt_size = [], 0
+            self._crew.calm = False
             self._crew.changed.notify_all()
 
     def _retire(self, shard: OpenShard) -> None:
         """The shard is full: it is written out and closed. What takes its place is opened by the next call (`_refill`)."""
         shard.retired = True
+        self._crew.calm = False
         self._hand_over(shard)
         shard.tasks.append(FLUSH)
         self._crew.changed.notify_all()
@@ -268,6 +278,7 @@ class MultiThreadedWriter:
             except Exception as error:  # noqa: BLE001 - raised once everything is closed
                 failure = error
             self._closed = self._crew.stopping = True
+            self._crew.calm = False
             self._crew.changed.notify_all()
         for thread in self._threads:
             thread.join()

@@ -127,7 +127,7 @@ class RecordWriter:
                 turn.wake_waiter()
 
     def write_records(self, records: Iterable[Buffer]) -> int:
-        """Add the records in order, several times faster than one by one; return how many there were.
+        """Add the records in order, faster than one by one; return how many there were.
 
         Raises as `write_record`. The error's `stored` says how many of them were taken, which is where to go on. If the
         iterable raises, what it yielded before is taken.
