@@ -1,14 +1,15 @@
 """Tasks, supervised workers and queues in plain files.
 
 Functions become tasks (`App`), a supervisor runs producer and consumer processes, and they talk through queues that are
-folders of plain files (`open_queue`). The classic channels of release 0.2.0 (`Pistributer`, `PistributerTxt`,
-`PistributerSqlite`) are here too.
+folders of plain files (`open_queue`). Binary logs are record files (`RecordWriter`, `RecordReader`). The classic channels of
+release 0.2.0 (`Pistributer`, `PistributerTxt`, `PistributerSqlite`) are here too.
 
 The house, from top to bottom. A module imports from its own room and from lower floors, never upwards or sideways:
 
     cli        commands: parse, call one function, print
     workers    tasks, apps, the supervisor, producers, consumers, stress runs
     queues     the queue contract and its drivers, the classic channels
+    records    binary record files
     storage    the only code that touches bytes on disk
     errors     one tree of errors
 
@@ -26,15 +27,24 @@ if TYPE_CHECKING:
     # isort: off
     from . import errors
     from .errors import (
-        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
-        JobFailed, NewerFormat, NotAQueue, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull,
-        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
-        TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
+        BadCall, BootError, ChannelEmpty, ClaimLost, DamagedRecords, DiskFull, DriverMismatch, FileInUse,
+        FolderMissing, FormatError, JobFailed, NewerFormat, NotAQueue, NotARecordFile, NotWritable, PackageMissing,
+        PistributerError, QueueClosed, QueueError, QueueFull, RecordError, RecordTooLarge, RecordTypeError,
+        RecordsClosed, RecordsMissing, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, ShardsFull,
+        SourceBusy, StorageError, SyncFailed, TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnknownCompression,
+        UnsafeFilesystem, UnsupportedChunk, WorkError,
     )  # fmt: skip
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.opening import open_queue
+    from .records.damage import CorruptionStrategy
+    from .records.hot import Bytes
+    from .records.index import RecordIndex
+    from .records.reading import RecordReader
+    from .records.sharded_reading import MultiThreadedReader
+    from .records.sharded_writing import MultiThreadedWriter
+    from .records.writing import RecordWriter
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
@@ -48,31 +58,42 @@ if TYPE_CHECKING:
     from .workers.tasks import Task
 
 __all__ = [
-    "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
-    "DriverMismatch", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue",
-    "NotWritable", "Outcome", "PackageMissing", "Pistributer", "PistributerError", "PistributerSqlite",
-    "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout",
-    "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy",
-    "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded",
-    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
+    "App", "Backoff", "BadCall", "BootError", "Bytes", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost",
+    "CorruptionStrategy", "DamagedRecords", "DiskFull", "DriverMismatch", "FileInUse", "FolderMissing",
+    "FormatError", "Hook", "Item", "Job", "JobFailed", "MultiThreadedReader", "MultiThreadedWriter", "NewerFormat",
+    "NotAQueue", "NotARecordFile", "NotWritable", "Outcome", "PackageMissing", "Pistributer", "PistributerError",
+    "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull",
+    "RecordError", "RecordIndex", "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter",
+    "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError",
+    "RowTooLarge", "RowTypeError", "Run", "ShardsFull", "Snooze", "Source", "SourceBusy", "Stats", "StorageError",
+    "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "UnknownCompression", "UnsafeFilesystem", "UnsupportedChunk", "WorkError", "__version__", "errors",
+    "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
     "Backoff": "workers.retries",
+    "Bytes": "records.hot",
     "Call": "workers.messages",
     "Cancel": "workers.retries",
     "Child": "workers.child",
+    "CorruptionStrategy": "records.damage",
     "Hook": "workers.hooks",
     "Item": "queues.contract",
     "Job": "workers.jobs",
+    "MultiThreadedReader": "records.sharded_reading",
+    "MultiThreadedWriter": "records.sharded_writing",
     "Outcome": "workers.supervisor",
     "Pistributer": "queues.classic",
     "PistributerSqlite": "queues.classic_sqlite",
     "PistributerTxt": "queues.classic",
     "Progress": "workers.run",
     "Queue": "queues.contract",
+    "RecordIndex": "records.index",
+    "RecordReader": "records.reading",
+    "RecordWriter": "records.writing",
     "Retry": "workers.retries",
     "Role": "workers.roles",
     "Row": "queues.contract",
