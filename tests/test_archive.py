@@ -64,6 +64,15 @@ def test_rows_are_archived_once(queue: Queue, tmp_path: Path) -> None:
     assert len(archived(tmp_path / "over")) == 4
 
 
+def test_a_replay_of_many_rows_leaves_none_out(tmp_path: Path) -> None:
+    with open_queue(tmp_path / "full") as full, open_queue(tmp_path / "empty") as empty:
+        full.put_many(range(2500))
+        full.bury(full.claim(2500), error="no")
+        assert archive(full, tmp_path / "over").added == 2500
+        assert replay(tmp_path / "over", empty) == 2500
+        assert [item.value for item in empty.claim(2600)] == list(range(2500))
+
+
 def test_a_replay_puts_the_values_again(queue: Queue, tmp_path: Path) -> None:
     archive(queue, tmp_path / "over", states=("dead", "retained"))
     with open_queue("memory:") as other:

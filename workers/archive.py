@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
@@ -125,7 +126,7 @@ def replay(
     """
     values = (row["value"] for row in read_archive(path) if states is None or row["state"] in states)
     done = 0
-    while batch := [value for value, _ in zip(values, range(_BATCH), strict=False)]:
+    while batch := list(islice(values, _BATCH)):
         done += queue.put_many(batch)
         if progress is not None:
             progress(done)
