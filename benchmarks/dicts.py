@@ -4,7 +4,7 @@
     python benchmarks/dicts.py --keys 100000      … and more of them; several minutes
     python benchmarks/dicts.py --save             … kept in benchmarks/results/
 
-Peers are used if they are installed: `pip install persidict iodict diskcache sqlitedict lmdb`. Each measure of all engines is
+Peers are used if they are installed; the extra `bench` brings them. Each measure of all engines is
 taken in turn, several times, and medians are shown. There are two groups, which are not to be compared with each other:
 `durable`, where an item is on the disk when a call returns, and `cached`, where it is in the page cache (or in a transaction
 that is not synced). An engine is in the group that its defaults put it in; ours are in both.

@@ -138,6 +138,10 @@ def code_of(error: errors.PistributerError) -> int:
     if isinstance(error, errors.BootError):
         # Two supervisors for one app: the second could not take the lock.
         return LOCKED if isinstance(error.__context__, TimeoutError) else CONFIG
-    if isinstance(error, errors.StorageError):
+    if isinstance(error, errors.FileInUse):
+        return LOCKED
+    if isinstance(error, errors.DamagedRecords | errors.UnsupportedChunk):
+        return INTEGRITY
+    if isinstance(error, errors.StorageError | errors.RecordsMissing):
         return UNAVAILABLE
     return FAILURE

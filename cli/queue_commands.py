@@ -1,4 +1,4 @@
-"""`pistributer queue ls|peek|purge`."""
+"""`pistributer queue ls|peek|purge`; archive and replay are in archive_commands.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import exits, terminal
+from . import archive_commands, exits, terminal
 from .root import Group
 from .targets import EXPLAINED, find_queues, open_existing, open_target, queue_argument, target_argument
 
@@ -26,7 +26,12 @@ def queue() -> None:
       pistributer queue ls jobs/               the queues of an app, with counts
       pistributer queue peek jobs/ emails      the next rows of one
       pistributer queue purge txt:outbox/      empty one
+      pistributer queue archive jobs/ --to over.records
     """
+
+
+queue.add_command(archive_commands.archive)
+queue.add_command(archive_commands.replay)
 
 
 @queue.command(epilog=exits.TABLE, help=f"""Count the rows of a queue, or of all queues of an app.

@@ -57,6 +57,7 @@ class LazyGroup(Group):
         "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "dict": ("dict_commands", "Look into persistent dictionaries and change them."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
+        "records": ("records_commands", "Look into record files, check, repair and convert them."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
         "send": ("send_command", "Send a call of a task to an app."),
         "status": ("status_command", "Show the queues and workers of an app."),

@@ -7,7 +7,8 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import click
@@ -188,6 +189,16 @@ class ProgressBar:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._drawn = False
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[ProgressBar]:
+    """A bar that is taken away at the end, well or not."""
+    bar = ProgressBar(unit)
+    try:
+        yield bar
+    finally:
+        bar.close()
 
 
 def _bar(share: float) -> str:

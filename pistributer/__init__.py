@@ -1,14 +1,16 @@
 """Tasks, supervised workers and queues in plain files.
 
 Functions become tasks (`App`), a supervisor runs producer and consumer processes, and they talk through queues that are
-folders of plain files (`open_queue`). The classic channels of release 0.2.0 (`Pistributer`, `PistributerTxt`,
-`PistributerSqlite`) are here too.
+folders of plain files (`open_queue`). Binary logs are record files (`RecordWriter`, `RecordReader`). The classic channels of
+release 0.2.0 (`Pistributer`, `PistributerTxt`, `PistributerSqlite`) are here too.
 
 The house, from top to bottom. A module imports from its own room and from lower floors, never upwards or sideways:
 
     cli        commands: parse, call one function, print
     workers    tasks, apps, the supervisor, producers, consumers, stress runs
     queues     the queue contract and its drivers, the classic channels
+    records    binary record files
+    dicts      persistent dictionaries: files, S3, memory, and wrappers around them
     storage    the only code that touches bytes on disk
     errors     one tree of errors
 
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from . import errors
     from .errors import (
         BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
-        ConcurrencyConflictError, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch,
-        FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat, NotAQueue,
-        NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull, ResultLost,
-        ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
-        TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, UnsafeValue, WorkError,
+        ConcurrencyConflictError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull,
+        DriverMismatch, FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed,
+        MutationPolicyError, NewerFormat, NotAQueue, NotARecordFile, NotWritable, PackageMissing,
+        PistributerError, QueueClosed, QueueError, QueueFull, RecordError, RecordTooLarge, RecordTypeError,
+        RecordsClosed, RecordsMissing, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError,
+        ShardsFull, SourceBusy, StorageError, SyncFailed, TaskNotFound, TimeLimitExceeded, TooManyOpenFiles,
+        UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk, WorkError,
     )  # fmt: skip
     from .dicts.cached import AppendOnlyDictCached, MutableDictCached
     from .dicts.contract import PersiDict
@@ -47,6 +51,13 @@ if TYPE_CHECKING:
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.opening import open_queue
+    from .records.damage import CorruptionStrategy
+    from .records.hot import Bytes
+    from .records.index import RecordIndex
+    from .records.reading import RecordReader
+    from .records.sharded_reading import MultiThreadedReader
+    from .records.sharded_writing import MultiThreadedWriter
+    from .records.writing import RecordWriter
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
@@ -61,17 +72,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "Backoff", "BadCall",
-    "BadKey", "BadKeyType", "BadValue", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost",
-    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
-    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FolderMissing", "FormatError", "Hook", "IODict",
-    "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MutableDictCached", "MutationPolicyError",
-    "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotWritable", "Outcome", "OverlappingMultiDict",
-    "PackageMissing", "PersiDict", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
-    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "Retry", "Role",
-    "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "Snooze", "Source",
+    "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel", "ChannelEmpty", "Child",
+    "ClaimLost", "ConcurrencyConflictError", "CorruptionStrategy", "DamagedRecords", "DamagedValue", "DictError",
+    "DictMismatch", "DiskFull", "DriverMismatch", "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict",
+    "FileInUse", "FolderMissing", "FormatError", "Hook", "IODict", "InconsistentValue", "Item", "Job",
+    "JobFailed", "LocalDict", "MultiThreadedReader", "MultiThreadedWriter", "MutableDictCached",
+    "MutationPolicyError", "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotARecordFile", "NotWritable",
+    "Outcome", "OverlappingMultiDict", "PackageMissing", "PersiDict", "Pistributer", "PistributerError",
+    "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull",
+    "RecordError", "RecordIndex", "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter",
+    "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError",
+    "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "ShardsFull", "Snooze", "Source",
     "SourceBusy", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound",
-    "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue", "WorkError", "WriteOnceDict",
-    "__version__", "errors", "open_queue", "run",
+    "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
+    "UnsupportedChunk", "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -79,9 +93,11 @@ _HOMES = {
     "App": "workers.app",
     "AppendOnlyDictCached": "dicts.cached",
     "Backoff": "workers.retries",
+    "Bytes": "records.hot",
     "Call": "workers.messages",
     "Cancel": "workers.retries",
     "Child": "workers.child",
+    "CorruptionStrategy": "records.damage",
     "DELETE_CURRENT": "dicts.flags",
     "ETagHasNotChangedFlag": "dicts.flags",
     "EmptyDict": "dicts.local",
@@ -92,6 +108,8 @@ _HOMES = {
     "Job": "workers.jobs",
     "KEEP_CURRENT": "dicts.flags",
     "LocalDict": "dicts.local",
+    "MultiThreadedReader": "records.sharded_reading",
+    "MultiThreadedWriter": "records.sharded_writing",
     "MutableDictCached": "dicts.cached",
     "NonEmptySafeStrTuple": "dicts.keys",
     "Outcome": "workers.supervisor",
@@ -102,6 +120,9 @@ _HOMES = {
     "PistributerTxt": "queues.classic",
     "Progress": "workers.run",
     "Queue": "queues.contract",
+    "RecordIndex": "records.index",
+    "RecordReader": "records.reading",
+    "RecordWriter": "records.writing",
     "Retry": "workers.retries",
     "Role": "workers.roles",
     "Row": "queues.contract",

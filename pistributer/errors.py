@@ -16,6 +16,17 @@
     │       ├── NotAQueue                             … nor any queue of ours
     │       ├── DriverMismatch                        … but a queue of another driver
     │       └── NewerFormat                           … but made by a newer release
+    ├── RecordError            (also OSError)
+    │   ├── RecordsClosed      (also ValueError)      the writer or reader was closed
+    │   ├── RecordTypeError    (also TypeError)       a record is bytes, and this is not
+    │   ├── RecordTooLarge     (also ValueError)      … and not as many as these
+    │   ├── UnknownCompression (also ValueError)      there is no such compression
+    │   ├── RecordsMissing     (also FileNotFoundError) no such file, or no shard of that name
+    │   ├── FileInUse                                 another writer has the file open
+    │   ├── ShardsFull                                every shard is at its limit and no new one may be made
+    │   ├── NotARecordFile                            the file is something else
+    │   ├── DamagedRecords                            bytes that are not what was written
+    │   └── UnsupportedChunk                          sound bytes of a kind that this release can not read
     ├── StorageError           (also OSError)
     │   ├── DiskFull                                  no space, quota or file-size limit
     │   ├── NotWritable        (also PermissionError) read-only folder or filesystem
@@ -57,12 +68,13 @@ from typing import Any
 
 __all__ = [
     "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
-    "ConcurrencyConflictError", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
-    "FolderMissing", "FormatError", "InconsistentValue", "JobFailed", "MutationPolicyError", "NewerFormat",
-    "NotAQueue", "NotWritable", "PackageMissing", "PistributerError", "QueueClosed", "QueueError", "QueueFull",
-    "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy", "StorageError",
-    "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "UnsafeValue",
-    "WorkError",
+    "ConcurrencyConflictError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull",
+    "DriverMismatch", "FileInUse", "FolderMissing", "FormatError", "InconsistentValue", "JobFailed",
+    "MutationPolicyError", "NewerFormat", "NotAQueue", "NotARecordFile", "NotWritable", "PackageMissing",
+    "PistributerError", "QueueClosed", "QueueError", "QueueFull", "RecordError", "RecordTooLarge", "RecordTypeError",
+    "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError",
+    "ShardsFull", "SourceBusy", "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "UnknownCompression", "UnsafeFilesystem", "UnsafeValue", "UnsupportedChunk", "WorkError",
 ]  # fmt: skip
 
 
@@ -148,8 +160,8 @@ class NewerFormat(FormatError):
     """The queue was made by a newer release, in a format that this one does not know. Attributes: `found`, `known`."""
 
 
-class StorageError(PistributerError, OSError):
-    """The operating system refused. `errno` and `path` say what and where."""
+class _FileError(PistributerError, OSError):
+    """Something about one file: `path` says which, `errno` what the operating system said, 0 if it said nothing."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, errno: int = 0, path: str = "", **attributes: Any
@@ -160,6 +172,10 @@ class StorageError(PistributerError, OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.__dict__ | {"errno": self.errno}))
+
+
+class StorageError(_FileError):
+    """The operating system refused. `errno` and `path` say what and where."""
 
 
 class DiskFull(StorageError):
@@ -240,6 +256,56 @@ class BackendError(DictError, RuntimeError):
 
 class PackageMissing(PistributerError, ImportError):
     """This needs a package that is not installed; the hint says which extra brings it."""
+
+
+class RecordError(_FileError):
+    """Something about a record file. An OSError, because that is what users of the original format's package catch."""
+
+
+class RecordsClosed(RecordError, ValueError):
+    """The writer or reader was closed, or it was opened before a fork by the parent. The file is unharmed."""
+
+
+class RecordTypeError(RecordError, TypeError):
+    """A record is bytes, or an object with the buffer protocol. Nothing was written."""
+
+
+class RecordTooLarge(RecordError, ValueError):
+    """The record is over `max_record_bytes`. Nothing was written. Attributes: `size`, `limit` (bytes)."""
+
+
+class UnknownCompression(RecordError, ValueError):
+    """The compression is none that this release knows. Attribute: `compression`."""
+
+
+class RecordsMissing(RecordError, FileNotFoundError):
+    """There is no such file, or no shard of that name in the folder."""
+
+
+class FileInUse(RecordError):
+    """Another process, or another object of this one, has the file open for writing."""
+
+
+class ShardsFull(RecordError):
+    """Every shard is at `max_bytes_per_writer` and `enable_auto_sharding` is off. The record was not taken."""
+
+
+class NotARecordFile(RecordError):
+    """The file does not begin as a record file does, and nothing in it looks like a part of one."""
+
+
+class DamagedRecords(RecordError):
+    """Bytes from offset `start` to `end` are not what was written.
+
+    Attributes: `start`, `end`; `reason`; `records`, how many were lost there, None if nobody can tell.
+    """
+
+
+class UnsupportedChunk(RecordError):
+    """The chunk from `start` to `end` is sound but of a kind, or in a compression, that this release can not read.
+
+    Attributes as for DamagedRecords.
+    """
 
 
 class WorkError(PistributerError):

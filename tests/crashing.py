@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _CALLS = (
-    "write", "pwrite", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "rename", "unlink", "mkdir", "mkfifo", "open",
-    "rmdir", "utime",
+    "write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "rename", "link", "unlink",
+    "mkdir", "mkfifo", "open", "rmdir", "utime",
 )  # fmt: skip
 _DEADLINE = 60
 
@@ -87,6 +87,9 @@ def _arm(at: int, torn: bool) -> None:
             if done == at:
                 if torn and name == "write":
                     real(args[0], bytes(args[1])[: len(args[1]) // 2])
+                elif torn and name == "pwritev":
+                    whole = b"".join(args[1])
+                    real(args[0], [whole[: len(whole) // 2]], args[2])
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **kwargs)
 

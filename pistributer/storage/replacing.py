@@ -7,8 +7,11 @@ Without the syncs (`durable=False`) the same holds for a killed process; a power
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shutil
+from collections.abc import Iterator
 
 from .. import errors
 from .durability import sync_file
@@ -30,7 +33,7 @@ def replace_file(path: str, data: bytes, *, durable: bool) -> None:
             os.close(fd)
         os.replace(temporary, path)
     except OSError as error:
-        _unlink_quietly(temporary)
+        remove_quietly(temporary)
         if isinstance(error, errors.PistributerError):
             raise
         raise errors.from_os_error(error, "replace", path) from error
@@ -43,6 +46,36 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def keep_and_replace(path: str, temporary: str, kept: str) -> str:
+    """Put the finished and synced file `temporary` in the place of `path`, which stays as `kept`; return that name.
+
+    `kept` becomes `kept-2`, … if the name is taken: nothing is overwritten. A hard link is made before the rename, so that
+    `path` is there all the time; killed between the two, the old file merely has a second name.
+    """
+    try:
+        for name in free_names(kept):
+            try:
+                os.link(path, name)
+                break
+            except FileExistsError:
+                pass
+        sync_directory(os.path.dirname(path))
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if isinstance(error, errors.PistributerError):
+            raise
+        raise errors.from_os_error(error, "replace", path) from error
+    sync_directory(os.path.dirname(path))
+    return name
+
+
+def free_names(name: str) -> Iterator[str]:
+    """`name`, `name-2`, `name-3`, …: to be tried until one is free."""
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def sync_directory(folder: str) -> None:
@@ -62,7 +95,7 @@ def remove_litter(folder: str) -> None:
     """Delete what killed calls of `replace_file` left in `folder`. The caller excludes other writers."""
     for name in os.listdir(folder):
         if _LITTER.fullmatch(name):
-            _unlink_quietly(os.path.join(folder, name))
+            remove_quietly(os.path.join(folder, name))
 
 
 def reserve_space(path: str, size: int) -> bool:
@@ -74,14 +107,15 @@ def reserve_space(path: str, size: int) -> bool:
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError:
-        _unlink_quietly(path)
+        remove_quietly(path)
         return False
     finally:
         os.close(fd)
     return True
 
 
-def _unlink_quietly(path: str) -> None:
+def remove_quietly(path: str) -> None:
+    """Delete a file that nobody needs, if it can be."""
     try:
         os.unlink(path)
     except OSError:
