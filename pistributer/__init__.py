@@ -9,6 +9,7 @@ The house, from top to bottom. A module imports from its own room and from lower
     cli        commands: parse, call one function, print
     workers    tasks, apps, the supervisor, producers, consumers, stress runs
     queues     the queue contract and its drivers, the classic channels
+    state      a small state in a YAML file, mapped to Python objects
     storage    the only code that touches bytes on disk
     errors     one tree of errors
 
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
     # isort: off
     from . import errors
     from .errors import (
-        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError,
-        JobFailed, NewerFormat, NotAQueue, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull,
-        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StorageError, SyncFailed,
-        TaskNotFound, TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
+        BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError, JobFailed,
+        NewerFormat, NotAQueue, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError,
+        QueueFull, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StateChanged,
+        StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
+        TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.opening import open_queue
+    from .state.persisted import PersistedState
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
@@ -50,11 +53,12 @@ if TYPE_CHECKING:
 __all__ = [
     "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
     "DriverMismatch", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue",
-    "NotWritable", "Outcome", "PackageMissing", "Pistributer", "PistributerError", "PistributerSqlite",
-    "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout",
-    "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy",
-    "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded",
-    "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
+    "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState", "Pistributer", "PistributerError",
+    "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost",
+    "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source",
+    "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError", "Stats",
+    "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -68,6 +72,7 @@ _HOMES = {
     "Item": "queues.contract",
     "Job": "workers.jobs",
     "Outcome": "workers.supervisor",
+    "PersistedState": "state.persisted",
     "Pistributer": "queues.classic",
     "PistributerSqlite": "queues.classic_sqlite",
     "PistributerTxt": "queues.classic",

@@ -16,6 +16,12 @@
     │       ├── NotAQueue                             … nor any queue of ours
     │       ├── DriverMismatch                        … but a queue of another driver
     │       └── NewerFormat                           … but made by a newer release
+    ├── StateError                                    about a PersistedState
+    │   ├── StateLocked                               another process has the file open
+    │   ├── StateClosed        (also ValueError)      the object was closed
+    │   ├── StateChanged                              another program has changed the file meanwhile
+    │   ├── StateValueError    (also TypeError, ValueError)  a value or key that a state can not hold
+    │   └── NotAState          (also ValueError)      the file is no state, or an edit of it went wrong
     ├── StorageError           (also OSError)
     │   ├── DiskFull                                  no space, quota or file-size limit
     │   ├── NotWritable        (also PermissionError) read-only folder or filesystem
@@ -46,10 +52,10 @@ from typing import Any
 
 __all__ = [
     "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
-    "JobFailed", "NewerFormat", "NotAQueue", "NotWritable", "PackageMissing", "PistributerError", "QueueClosed",
-    "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError", "SourceBusy",
-    "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem",
-    "WorkError",
+    "JobFailed", "NewerFormat", "NotAQueue", "NotAState", "NotWritable", "PackageMissing", "PistributerError",
+    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError",
+    "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError", "StorageError",
+    "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
 ]  # fmt: skip
 
 
@@ -133,6 +139,33 @@ class DriverMismatch(FormatError):
 
 class NewerFormat(FormatError):
     """The queue was made by a newer release, in a format that this one does not know. Attributes: `found`, `known`."""
+
+
+class StateError(PistributerError):
+    """Something about a `PersistedState`."""
+
+
+class StateLocked(StateError):
+    """Another object, most likely of another process, has the state open. Attributes: `path`, `owner` (a process id or None)."""
+
+
+class StateClosed(StateError, ValueError):
+    """The `PersistedState` was closed; the file is unharmed. What is in memory can still be read."""
+
+
+class StateChanged(StateError):
+    """The file was edited, replaced or deleted by a program that does not lock it. It was left as that program made it.
+
+    Attributes: `path`; `saved`, the file in which the state of this object stands.
+    """
+
+
+class StateValueError(StateError, TypeError, ValueError):
+    """A value or key of a type that a state can not hold and give back as it was. Nothing was changed."""
+
+
+class NotAState(StateError, ValueError):
+    """The file holds no state, or an edit of it went wrong. Nothing was changed. Attributes: `path`, `line`."""
 
 
 class StorageError(PistributerError, OSError):

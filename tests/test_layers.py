@@ -17,6 +17,7 @@ FLOORS = {
     "pistributer.errors": 0,
     "pistributer.storage": 1,
     "pistributer.queues": 2,
+    "pistributer.state": 2,
     "pistributer.workers": 3,
     "pistributer.cli": 4,
     # The faces of the package: they hand names on and hold no logic.

@@ -179,3 +179,11 @@ def append_once(path: str, data: bytes, *, sync: bool = False) -> None:
             file.sync()
     finally:
         file.close()
+
+
+def cut(path: str, size: int) -> None:
+    """Cut the closed file at `path` to `size` bytes. The caller has excluded everybody else."""
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        raise errors.from_os_error(error, "cut", path) from error

@@ -1,0 +1,426 @@
+"""The open file behind a state: who may write, how a change gets to disk, how the journal is folded into the document.
+
+::
+
+    app.yaml             the document, and behind it the journal
+    app.yaml.lock        kernel lock, held while the state is open (with `_lock="share"`: during each statement)
+    app.yaml.quarantine  what dying processes left at the end, if one ever did
+
+A change is one `write` at the end of the file. Killed before it: the state before the change. Inside it: a torn line,
+which the next opener cuts off (state/stream.py), so again the state before. After it: the state after. The vacuum writes
+the new document beside the old file, syncs it and renames it over: killed anywhere, the old or the new file stands, and
+both say the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal
+
+from .. import errors
+from ..storage import forking
+from ..storage.appending import AppendFile, cut
+from ..storage.durability import GroupSync, Sync
+from ..storage.filesystem import require_local
+from ..storage.inplace import write_at
+from ..storage.locks import Flock
+from ..storage.replacing import remove_litter, replace_file
+from ..storage.shared_append import set_aside, terminate
+from . import documents, editing, entries, nodes, stream
+
+Lock = Literal["fail", "wait", "share"]
+
+log = logging.getLogger("pistributer.state")
+
+#: How often a writer looks whether another program has changed the file, in seconds; a look costs 2 µs.
+_LOOK_EVERY = 0.1
+
+
+class Store:
+    """One open state file. Its methods are called with `guard` held, except where they say so."""
+
+    def __init__(
+        self, path: str, *, sync: Sync, lock: Lock, timeout: float | None, vacuum_bytes: int, warn_bytes: int | None
+    ) -> None:
+        self.path = os.path.realpath(path)  # a link is written through, not replaced
+        self.shared = lock == "share"
+        self._timeout = 0.0 if lock == "fail" else timeout
+        self._sync = sync
+        self._vacuum_bytes = vacuum_bytes
+        self._warn_bytes = warn_bytes
+        self._flock = Flock(self.path + ".lock")
+        self._file = AppendFile(self.path)
+        self._group = GroupSync() if sync == "group" else None
+        #: Which file is open: device and inode.
+        self._identity = (0, 0)
+        #: Bytes of the document at the start of the file, and the size at which the journal is folded in.
+        self._document_end = self._vacuum_at = 0
+        #: When to look next whether another program has changed the file.
+        self._look_at = 0.0
+        #: The entries of the transaction that is open.
+        self._pending: list[str] | None = None
+        self._conflict: errors.StateChanged | None = None
+        self.closed = False
+        #: Whether memory and file agree and may be changed; `get_ready` sees to it.
+        self.ready = False
+        self.guard: Any = None
+        self._new_guard()
+        self.root = nodes.StateDict(self, None, None)
+        forking.register(self)
+
+    def _new_guard(self) -> None:
+        self.guard = SharedGuard(self) if self.shared else threading.RLock()
+
+    # -- opening
+
+    def open(self) -> None:
+        """Lock the file, make it if there is none, and read it. Called without `guard`."""
+        folder = os.path.dirname(self.path)
+        if os.path.isdir(self.path):
+            raise errors.NotAState(f"{self.path!r} is a folder, and a state is a file", path=self.path, line=0)
+        if os.path.isdir(folder):
+            require_local(folder)
+        try:
+            with self.guard:
+                self.get_ready()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def get_ready(self) -> None:
+        """Make memory and file agree: at first, in a forked child, and after a change that was interrupted."""
+        if self.closed:
+            raise errors.StateClosed(
+                f"the state {self.path!r} was closed", hint="open it again, or keep the object alive"
+            )
+        if self._conflict is not None:
+            raise self._conflict
+        if self._pending is not None:
+            raise errors.StateError("a change inside this transaction was interrupted", hint="leave the `with` block")
+        if not self.shared and self._file.fd < 0:
+            self._lock_for_good()
+        self._load()
+
+    def _lock_for_good(self) -> None:
+        if self._flock.acquire(0.0) or (self._timeout != 0.0 and self._flock.acquire(self._timeout)):
+            write_at(self._flock.fileno(), b"%-20d\n" % os.getpid(), 0, self._flock.path)
+        else:
+            raise self.locked()
+
+    def locked(self) -> errors.StateLocked:
+        owner = _read_owner(self._flock.path)
+        return errors.StateLocked(
+            f"the state {self.path!r} is open" + (f" in process {owner}" if owner else " elsewhere"),
+            hint='close it there; `_lock="wait"` waits for that, `_lock="share"` on both sides lets both use it',
+            path=self.path,
+            owner=owner,
+        )
+
+    def _load(self) -> None:
+        """Make the tree what the file says, keeping the nodes that programs hold."""
+        self._close_file()
+        if not os.path.exists(self.path):
+            replace_file(self.path, b"{}\n", durable=True)
+        remove_litter(os.path.dirname(self.path), of=os.path.basename(self.path))
+        data = _read(self.path)
+        found = stream.read(data, self.path)
+        self._mend(data, found)
+        nodes.merge(self.root, found.document)
+        self._replay(found.changes)
+        self._open_file(found.document_end)
+        self.ready = True
+
+    def _mend(self, data: bytes, found: stream.Stream) -> None:
+        """Set aside what a dying process left, and end the file with a newline. Killed in between: done again."""
+        if found.rescued is not None:
+            set_aside(self._quarantine, data)
+            log.warning("%s was cut short while it was rewritten; its own copy was taken", self.path)
+            replace_file(self.path, found.rescued, durable=True, keep_mode=True)
+        elif found.end < len(data):
+            self._cut(data[found.end :], found.end)
+        terminate(self.path)
+
+    def _cut(self, torn: bytes, end: int) -> None:
+        set_aside(self._quarantine, torn)
+        log.warning("%s: dropped a change that a dying process did not finish: %r", self.path, torn)
+        cut(self.path, end)
+
+    def _replay(self, changes: list[stream.Change]) -> None:
+        for change in changes:
+            try:
+                nodes.replay(self.root, change.value)
+            except (LookupError, TypeError, ValueError) as error:
+                line = entries.lines([entries.encode(change.value)])
+                set_aside(self._quarantine, line)
+                log.warning("%s: passed over a change that does not fit: %r (%s)", self.path, line, error)
+
+    @property
+    def _quarantine(self) -> str:
+        return self.path + ".quarantine"
+
+    def _open_file(self, document_end: int) -> None:
+        self._file.open()
+        found = os.stat(self.path)
+        self._identity = (found.st_dev, found.st_ino)
+        self._document_end = document_end
+        self._vacuum_at = document_end + max(self._vacuum_bytes, document_end)
+        self._look_at = monotonic() + _LOOK_EVERY
+        if self._warn_bytes is not None and document_end > self._warn_bytes:
+            log.warning(
+                "%s has %d bytes; a state is for small amounts of data, which an editor opens at once",
+                self.path,
+                document_end,
+            )
+            self._warn_bytes = None
+
+    # -- changing
+
+    def commit(self, entry: str, apply: Callable[..., object], *arguments: Any) -> None:
+        """Put `entry` on disk, then `apply(*arguments)` in memory. On any error, even Ctrl-C, the file counts."""
+        try:
+            if self._pending is None:
+                if self._file.size >= self._vacuum_at or monotonic() > self._look_at:
+                    self._look_around()
+                self._append(b"--- %b\n" % entry.encode())
+            else:
+                self._pending.append(entry)
+            apply(*arguments)
+        except BaseException:
+            self.ready = False
+            raise
+
+    def commit_all(self, change: Sequence[str], apply: Callable[..., object], *arguments: Any) -> None:
+        """The same for a change of several entries, all or nothing."""
+        try:
+            if self._pending is None:
+                self._look_around()
+                self._append(entries.lines(change))
+            else:
+                self._pending += change
+            apply(*arguments)
+        except BaseException:
+            self.ready = False
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Called without `guard`, which it holds until it ends."""
+        with self.guard:
+            if not self.ready:
+                self.get_ready()
+            if self._pending is not None:
+                yield  # inside another one, which decides
+                return
+            self._look_around()
+            self._pending = []
+            try:
+                yield
+                self._commit_pending(self._pending)
+            except BaseException:
+                self._pending = None
+                self.ready = False
+                self.get_ready()  # nothing was written, so the file says what was before
+                raise
+
+    def _commit_pending(self, change: list[str]) -> None:
+        if not self.ready:
+            self.get_ready()  # raises
+        self._pending = None
+        if change:
+            self._append(entries.lines(change))
+
+    def _append(self, data: bytes) -> None:
+        file = self._file
+        before = file.size
+        try:
+            file.append(data)
+        except errors.StorageError:
+            if file.fd >= 0 and file.size > before:
+                file.truncate(before)  # whole lines, but not the whole change
+            raise
+        if self._sync == "each":
+            file.sync()
+        elif self._group is not None:
+            self._group.note(file.fd, self.path)
+
+    # -- other programs
+
+    def _look(self) -> None:
+        """StateChanged if another program has changed the file since this object wrote or read it."""
+        self._look_at = monotonic() + _LOOK_EVERY
+        if self.shared:
+            return  # looked at when the lock was taken
+        if self._seen() != (self._identity, self._file.size):
+            raise self._left_to_others()
+
+    def _seen(self) -> tuple[tuple[int, int], int] | None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return (found.st_dev, found.st_ino), found.st_size
+
+    def _left_to_others(self) -> errors.StateChanged:
+        saved = self.path + ".mine"
+        replace_file(saved, documents.dump(self.root).encode(), durable=True)
+        self._conflict = errors.StateChanged(
+            f"{self.path!r} was changed by another program while it was open",
+            hint=f"merge it with {saved!r}, where this program's state stands, then open it again",
+            path=self.path,
+            saved=saved,
+        )
+        return self._conflict
+
+    def refresh(self) -> None:
+        """Take over what other processes have changed since. The lock of the file is held."""
+        seen = self._seen()
+        if not self.ready or seen is None or seen[0] != self._identity or seen[1] < self._file.size:
+            self.get_ready()
+        elif seen[1] > self._file.size:
+            self._catch_up(seen[1])
+
+    def _catch_up(self, size: int) -> None:
+        start = self._file.size
+        data = _read(self.path, start)
+        try:
+            changes, end = stream.read_changes(data, self.path)
+        except errors.NotAState:
+            self.get_ready()  # an edit; the whole file says what is wrong with it, if anything is
+            return
+        if not changes or end < len(data):
+            self.get_ready()
+            return
+        self._replay(changes)
+        self._file.size = size
+
+    # -- vacuum
+
+    def _look_around(self) -> None:
+        """Before a change: has somebody else changed the file, and is the journal so long that it must be folded in?
+
+        Memory says what the file says at this moment, so a vacuum is possible. On a full disk the journal grows on.
+        """
+        self._look()
+        if self._file.size < self._vacuum_at:
+            return
+        try:
+            self.vacuum()
+        except (errors.DiskFull, errors.TooManyOpenFiles) as error:
+            log.warning("%s could not be rewritten: %s", self.path, error)
+            self._vacuum_at = 2 * self._file.size
+
+    def vacuum(self) -> None:
+        """Write the document anew, with its comments, and drop the journal. Durable at every step of the dial.
+
+        Without the sync a power cut could leave an empty file instead of losing the last seconds.
+        """
+        if self._pending is not None:
+            raise errors.StateError("no vacuum inside a transaction", hint="leave the `with` block first")
+        if not self.ready:
+            self.get_ready()
+        if self._file.size == self._document_end:
+            return
+        self._look()
+        old = _read(self.path)[: self._document_end].decode("utf-8-sig")
+        data = editing.edited(old, self.root).encode()
+        replace_file(self.path, data, durable=True, keep_mode=True)
+        self._close_file()
+        self._open_file(len(data))
+
+    # -- closing
+
+    def close(self) -> None:
+        """Vacuum and let go. Called without `guard`; twice is fine. In a forked child that never wrote: only let go."""
+        if self.closed:
+            return
+        try:
+            if self._conflict is None and (self.ready or self.shared) and self._file.fd >= 0:
+                with self.guard:
+                    self._pending = None
+                    self.vacuum()
+        finally:
+            self.closed = True
+            self.ready = False
+            self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            self._close_file()
+            if self._group is not None:
+                self._group.close()
+        finally:
+            self._flock.close()
+
+    def _close_file(self) -> None:
+        if self._group is not None:
+            self._group.flush()
+        self._file.close()
+
+    def _after_fork(self) -> None:
+        self._pending = None
+        self.ready = False
+        self._new_guard()
+
+    # -- the lock of a shared state
+
+    def take(self) -> None:
+        if not self.closed:
+            if not self._flock.acquire(self._timeout):
+                raise self.locked()
+            try:
+                self.refresh()
+            except BaseException:
+                self._flock.release()
+                raise
+
+    def give(self) -> None:
+        if not self.closed:
+            self._flock.release()
+
+
+class SharedGuard:
+    """A reentrant lock between threads and processes. Whoever gets it sees what the others have changed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            if not self._depth:
+                self._store.take()
+            self._depth += 1
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._depth -= 1
+            if not self._depth:
+                self._store.give()
+        finally:
+            self._threads.release()
+
+
+def _read(path: str, start: int = 0) -> bytes:
+    with errors.typed_os_errors("read", path), open(path, "rb") as file:
+        file.seek(start)
+        return file.read()
+
+
+def _read_owner(path: str) -> int | None:
+    try:
+        return int(_read(path))
+    except (ValueError, errors.StorageError):
+        return None
