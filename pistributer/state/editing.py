@@ -32,7 +32,7 @@ def edited(text: str, new: Any) -> str:
         try:
             changed = _apply(text, list(_edits(text, documents.compose(text), old, new, 0, None)))
             if same(documents.load(changed), new):
-                return changed
+                return changed if changed.endswith("\n") else changed + "\n"
         except (_TooHard, ValueError):
             pass  # another layout than is known here
     top = _TOP.match(text)

@@ -50,7 +50,7 @@ class StateDict(dict[Any, Any]):
             if isinstance(value, _NODES) and dict.get(self, key) is value:
                 return  # the end of `state.items += [1]`: it stands there already
             new = adopt(value, store, self, key)
-            store.commit(entries.set_entry(path, key, new), self._place, key, new)
+            store.commit(self, entries.set_entry(path, key, new), self._place, key, new)
 
     def __delitem__(self, key: Any) -> None:
         store = self._store
@@ -59,10 +59,11 @@ class StateDict(dict[Any, Any]):
             if path is None or key not in self:
                 dict.__delitem__(self, key)
             else:
-                store.commit(entries.delete_entry(path, key), self._remove, key)
+                store.commit(self, entries.delete_entry(path, key), self._remove, key)
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         with self._store.guard:
+            _agree(self)
             if key not in self:
                 self[key] = default
             return self[key]
@@ -70,6 +71,7 @@ class StateDict(dict[Any, Any]):
     def pop(self, key: Any, default: Any = _MISSING, /) -> Any:
         """Take a value out. A dict or list that was taken out is an ordinary one from then on."""
         with self._store.guard:
+            _agree(self)
             if key not in self and default is not _MISSING:
                 return default
             value = dict.__getitem__(self, key)
@@ -78,6 +80,7 @@ class StateDict(dict[Any, Any]):
 
     def popitem(self) -> tuple[Any, Any]:
         with self._store.guard:
+            _agree(self)
             if not self:
                 raise KeyError("popitem(): dictionary is empty")
             key = next(reversed(self))
@@ -97,7 +100,10 @@ class StateDict(dict[Any, Any]):
             adopted = {key: adopt(value, store, self, key) for key, value in new.items()}
             if adopted:
                 store.commit_all(
-                    [entries.set_entry(path, key, value) for key, value in adopted.items()], self._place_all, adopted
+                    self,
+                    [entries.set_entry(path, key, value) for key, value in adopted.items()],
+                    self._place_all,
+                    adopted,
                 )
 
     def __ior__(self, other: Any) -> StateDict:  # type: ignore[misc]
@@ -111,9 +117,9 @@ class StateDict(dict[Any, Any]):
             if path is None:
                 dict.clear(self)
             elif self._parent is None:
-                store.commit("{}", self._empty)
+                store.commit(self, "{}", self._empty)
             else:
-                store.commit(_replacing(self, {}), self._empty)
+                store.commit(self, _replacing(self, {}), self._empty)
 
     # -- copying
 
@@ -183,7 +189,7 @@ class StateList(list[Any]):
             if isinstance(value, _NODES) and list.__getitem__(self, where) is value:
                 return
             new = adopt(value, store, self, where)
-            store.commit(entries.set_entry(path, where, new), self._place, where, new)
+            store.commit(self, entries.set_entry(path, where, new), self._place, where, new)
 
     def __delitem__(self, index: Any) -> None:
         store = self._store
@@ -197,7 +203,7 @@ class StateList(list[Any]):
                 self._rewrite(changed)
             else:
                 where = self._index(index)
-                store.commit(entries.delete_entry(path, where), self._remove, where)
+                store.commit(self, entries.delete_entry(path, where), self._remove, where)
 
     def insert(self, index: SupportsIndex, value: Any, /) -> None:
         store = self._store
@@ -208,10 +214,11 @@ class StateList(list[Any]):
                 return
             where = slice(operator.index(index), None).indices(len(self))[0]  # as list.insert: far out is an end
             new = adopt(value, store, self, where)
-            store.commit(entries.insert_entry(path, where, new), list.insert, self, where, new)
+            store.commit(self, entries.insert_entry(path, where, new), list.insert, self, where, new)
 
     def append(self, value: Any, /) -> None:
         with self._store.guard:
+            _agree(self)
             self.insert(len(self), value)
 
     def extend(self, other: Iterable[Any], /) -> None:
@@ -226,6 +233,7 @@ class StateList(list[Any]):
             adopted = [adopt(value, store, self, len(self) + number) for number, value in enumerate(new)]
             if adopted:
                 store.commit_all(
+                    self,
                     [entries.insert_entry(path, len(self) + number, value) for number, value in enumerate(adopted)],
                     list.extend,
                     self,
@@ -235,6 +243,7 @@ class StateList(list[Any]):
     def pop(self, index: SupportsIndex = -1, /) -> Any:
         """Take a value out. A dict or list that was taken out is an ordinary one from then on."""
         with self._store.guard:
+            _agree(self)
             if not self:
                 raise IndexError("pop from empty list")
             value = list.__getitem__(self, index)
@@ -243,18 +252,22 @@ class StateList(list[Any]):
 
     def remove(self, value: Any, /) -> None:
         with self._store.guard:
+            _agree(self)
             del self[self.index(value)]
 
     def clear(self) -> None:
         with self._store.guard:
+            _agree(self)
             self._rewrite([])
 
     def reverse(self) -> None:
         with self._store.guard:
+            _agree(self)
             self._rewrite(list(reversed(self)))
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         with self._store.guard:
+            _agree(self)
             self._rewrite(sorted(self, key=key, reverse=reverse))
 
     def __iadd__(self, other: Iterable[Any]) -> StateList:  # type: ignore[misc]
@@ -263,6 +276,7 @@ class StateList(list[Any]):
 
     def __imul__(self, times: SupportsIndex) -> StateList:
         with self._store.guard:
+            _agree(self)
             self._rewrite(list(self) * times)
         return self
 
@@ -279,7 +293,7 @@ class StateList(list[Any]):
             if mine:
                 kept.add(id(value))
             new.append(value if mine else adopt(value, store, self, number))
-        store.commit(_replacing(self, new), self._fill, new)
+        store.commit(self, _replacing(self, new), self._fill, new)
 
     def _index(self, index: Any) -> int:
         try:
@@ -329,6 +343,25 @@ documents.register(StateDict, like=dict)
 documents.register(StateList, like=list)
 
 
+def content(node: Node) -> Any:
+    """What stands in `node` now, for `restore`."""
+    return dict(node) if isinstance(node, StateDict) else list(node)
+
+
+def restore(node: Node, before: Any) -> None:
+    """Make `before` the content again. What was taken out meanwhile stands in its place again, the very same objects."""
+    for child in node.values() if isinstance(node, StateDict) else node:
+        _release(child)
+    if isinstance(node, StateDict):
+        dict.clear(node)
+        dict.update(node, before)
+    else:
+        list.__setitem__(node, slice(None), before)
+    for child in before.values() if isinstance(before, dict) else before:
+        if isinstance(child, _NODES):
+            child._parent = node
+
+
 def plain(value: Any) -> Any:
     """A copy without nodes."""
     return value.copy() if isinstance(value, _NODES) else value
@@ -376,11 +409,18 @@ def _release(value: Any) -> None:
         value._parent = None
 
 
-def _path(node: Node) -> str | None:
-    """Where `node` stands, as the journal writes it; None if it is no part of a state any more. The guard is held."""
+def _agree(node: Node) -> None:
+    """Before a change looks at `node`: have memory say what the file says. The guard is held."""
     store = node._store
     if not store.ready and keys_of(node) is not None:
         store.get_ready()
+
+
+def _path(node: Node) -> str | None:
+    """Where `node` stands, as the journal writes it; None if it is no part of a state any more. The guard is held."""
+    store = node._store
+    if not store.ready:
+        _agree(node)
     if node is store.root:
         return "[]"
     keys = keys_of(node)

@@ -65,6 +65,8 @@ class Store:
         self._look_at = 0.0
         #: The entries of the transaction that is open.
         self._pending: list[str] | None = None
+        #: The nodes that it has changed, by id, with their content before.
+        self._before: dict[int, tuple[nodes.Node, Any]] = {}
         self._conflict: errors.StateChanged | None = None
         self.closed = False
         #: Whether memory and file agree and may be changed; `get_ready` sees to it.
@@ -133,7 +135,7 @@ class Store:
         self._mend(data, found)
         nodes.merge(self.root, found.document)
         self._replay(found.changes)
-        self._open_file(found.document_end)
+        self._open_file(found.document_end if found.changes else os.path.getsize(self.path))
         self.ready = True
 
     def _mend(self, data: bytes, found: stream.Stream) -> None:
@@ -165,7 +167,7 @@ class Store:
         return self.path + ".quarantine"
 
     def _open_file(self, document_end: int) -> None:
-        self._file.open()
+        self._file.open(heal=False)
         found = os.stat(self.path)
         self._identity = (found.st_dev, found.st_ino)
         self._document_end = document_end
@@ -181,32 +183,47 @@ class Store:
 
     # -- changing
 
-    def commit(self, entry: str, apply: Callable[..., object], *arguments: Any) -> None:
-        """Put `entry` on disk, then `apply(*arguments)` in memory. On any error, even Ctrl-C, the file counts."""
+    def commit(self, node: nodes.Node, entry: str, apply: Callable[..., object], *arguments: Any) -> None:
+        """Put `entry` on disk, then change `node` by `apply(*arguments)`. On any error, even Ctrl-C, the file counts."""
         try:
             if self._pending is None:
                 if self._file.size >= self._vacuum_at or monotonic() > self._look_at:
                     self._look_around()
                 self._append(b"--- %b\n" % entry.encode())
             else:
-                self._pending.append(entry)
+                self._put_off(node, (entry,))
             apply(*arguments)
         except BaseException:
-            self.ready = False
+            self._read_again()
             raise
 
-    def commit_all(self, change: Sequence[str], apply: Callable[..., object], *arguments: Any) -> None:
+    def commit_all(
+        self, node: nodes.Node, change: Sequence[str], apply: Callable[..., object], *arguments: Any
+    ) -> None:
         """The same for a change of several entries, all or nothing."""
         try:
             if self._pending is None:
                 self._look_around()
                 self._append(entries.lines(change))
             else:
-                self._pending += change
+                self._put_off(node, change)
             apply(*arguments)
         except BaseException:
-            self.ready = False
+            self._read_again()
             raise
+
+    def _read_again(self) -> None:
+        """After a change that may be on disk or not, in memory or not. In a transaction, its end sees to that."""
+        self.ready = False
+        if self._pending is None:
+            try:
+                self.get_ready()
+            except (errors.StateError, errors.StorageError) as error:
+                log.warning(
+                    "%s can not be read at the moment: %s", self.path, error
+                )  # tried again before the next change
+
+    # -- transactions
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -218,22 +235,39 @@ class Store:
                 yield  # inside another one, which decides
                 return
             self._look_around()
-            self._pending = []
+            self._pending, self._before = [], {}
             try:
                 yield
-                self._commit_pending(self._pending)
+                if not self.ready:
+                    self.get_ready()  # raises
             except BaseException:
-                self._pending = None
-                self.ready = False
-                self.get_ready()  # nothing was written, so the file says what was before
+                self._roll_back()
                 raise
+            self._commit_pending()
 
-    def _commit_pending(self, change: list[str]) -> None:
-        if not self.ready:
-            self.get_ready()  # raises
-        self._pending = None
-        if change:
-            self._append(entries.lines(change))
+    def _put_off(self, node: nodes.Node, change: Sequence[str]) -> None:
+        assert self._pending is not None
+        if id(node) not in self._before:
+            self._before[id(node)] = (node, nodes.content(node))
+        self._pending += change
+
+    def _roll_back(self) -> None:
+        """Nothing was written, so only memory has to go back."""
+        for node, before in reversed(self._before.values()):
+            nodes.restore(node, before)
+        self._pending, self._before = None, {}
+        self.ready = True
+
+    def _commit_pending(self) -> None:
+        change = self._pending
+        try:
+            if change:
+                self._append(entries.lines(change))
+            self._pending, self._before = None, {}
+        except BaseException:
+            self._roll_back()
+            self._read_again()  # it may have been written after all
+            raise
 
     def _append(self, data: bytes) -> None:
         file = self._file
@@ -363,7 +397,7 @@ class Store:
         self._file.close()
 
     def _after_fork(self) -> None:
-        self._pending = None
+        self._pending, self._before = None, {}
         self.ready = False
         self._new_guard()
 

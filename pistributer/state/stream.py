@@ -70,7 +70,7 @@ def read(data: bytes, path: str) -> Stream:
         return _read(data, path)
     except errors.NotAState:
         before, mark, copy = data.rpartition(_LAST_VALID)
-        if not mark or not copy or not before.endswith(copy.removesuffix(b"\n")):
+        if not mark or not copy or not before.endswith(copy):
             raise
         found = _read(copy, path)
         found.rescued = copy
