@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring
@@ -32,11 +33,11 @@ _SIMPLE_KEY = 1000
 
 
 def set_entry(path: str, key: object, value: object) -> str:
-    return f'["set", {path}, {encode(key)}, {encode(value)}]'
+    return f'["set", {path}, {_encode_step(key)}, {encode(value)}]'
 
 
 def delete_entry(path: str, key: object) -> str:
-    return f'["delete", {path}, {encode(key)}]'
+    return f'["delete", {path}, {_encode_step(key)}]'
 
 
 def insert_entry(path: str, index: int, value: object) -> str:
@@ -44,7 +45,7 @@ def insert_entry(path: str, index: int, value: object) -> str:
 
 
 def encode_path(keys: Iterable[object]) -> str:
-    return f"[{', '.join(map(encode, keys))}]"
+    return f"[{', '.join(map(_encode_step, keys))}]"
 
 
 def lines(entries: Sequence[str]) -> bytes:
@@ -60,6 +61,10 @@ def encode(value: object) -> str:
     """A value as YAML on one line."""
     text: str = _ENCODERS[type(value)](value)
     return text
+
+
+#: Keys come again and again. Typed, because 1 and True are equal and mean the same key, but are not written alike.
+_encode_step = functools.lru_cache(maxsize=1024, typed=True)(encode)
 
 
 def encode_text(value: str) -> str:

@@ -46,11 +46,17 @@ class StateDict(dict[Any, Any]):
             if path is None:
                 dict.__setitem__(self, key, value)
                 return
-            values.check_key(key)
-            if isinstance(value, _NODES) and dict.get(self, key) is value:
+            old = dict.get(self, key, _MISSING)
+            if old is _MISSING:
+                values.check_key(key)
+            elif old is value and isinstance(old, _NODES):
                 return  # the end of `state.items += [1]`: it stands there already
             new = adopt(value, store, self, key)
-            store.commit(self, entries.set_entry(path, key, new), self._place, key, new)
+            entry = entries.set_entry(path, key, new)
+            if isinstance(old, _NODES):
+                store.commit(self, entry, self._place, key, new)
+            else:
+                store.commit(self, entry, dict.__setitem__, self, key, new)
 
     def __delitem__(self, key: Any) -> None:
         store = self._store

@@ -48,7 +48,7 @@ class PersistedState(MutableMapping[Any, Any]):
         _sync: Sync = "none",
         _lock: Lock = "fail",
         _timeout: float | None = None,
-        _vacuum_bytes: int = 256 * 1024,
+        _vacuum_bytes: int = 512 * 1024,
         _warn_bytes: int | None = 1_000_000,
         **defaults: Any,
     ) -> None:
@@ -135,8 +135,9 @@ class PersistedState(MutableMapping[Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name[0] != "_":
+            store = self._store
             try:
-                return self._tree()[name]
+                return self._tree()[name] if store.shared else store.root[name]
             except KeyError:
                 pass
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
