@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from .errors import (
         BadCall, BootError, ChannelEmpty, ClaimLost, DiskFull, DriverMismatch, FolderMissing, FormatError, JobFailed,
         NewerFormat, NotAQueue, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError,
-        QueueFull, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy, StateChanged,
-        StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
+        QueueFull, QueueShutDown, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, SourceBusy,
+        StateChanged, StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
         TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
+    from .queues.durable import DurableQueue
     from .queues.opening import open_queue
     from .state.persisted import PersistedState
     from .storage.durability import Sync
@@ -52,13 +53,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
-    "DriverMismatch", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue",
-    "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState", "Pistributer", "PistributerError",
-    "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "ResultLost",
-    "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source",
-    "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError", "Stats",
-    "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
-    "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
+    "DriverMismatch", "DurableQueue", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat",
+    "NotAQueue", "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState", "Pistributer",
+    "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError",
+    "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge",
+    "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
+    "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound",
+    "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue",
+    "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -68,6 +70,7 @@ _HOMES = {
     "Call": "workers.messages",
     "Cancel": "workers.retries",
     "Child": "workers.child",
+    "DurableQueue": "queues.durable",
     "Hook": "workers.hooks",
     "Item": "queues.contract",
     "Job": "workers.jobs",

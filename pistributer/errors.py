@@ -6,6 +6,7 @@
     ├── QueueError
     │   ├── QueueFull          (also queue.Full)      put on a queue at its limit
     │   ├── QueueClosed        (also ValueError)      the object was closed
+    │   ├── QueueShutDown      (also queue.ShutDown)  a DurableQueue was shut down
     │   ├── ClaimLost                                 the item is not yours any more
     │   ├── SourceBusy                                another object holds the source
     │   ├── RowError           (also ValueError)      this value can not be a row of this queue
@@ -53,9 +54,10 @@ from typing import Any
 __all__ = [
     "BadCall", "BootError", "ChannelEmpty", "ClaimLost", "DiskFull", "DriverMismatch", "FolderMissing", "FormatError",
     "JobFailed", "NewerFormat", "NotAQueue", "NotAState", "NotWritable", "PackageMissing", "PistributerError",
-    "QueueClosed", "QueueError", "QueueFull", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError",
-    "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError", "StorageError",
-    "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError",
+    "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge",
+    "RowTypeError", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError",
+    "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem",
+    "WorkError",
 ]  # fmt: skip
 
 
@@ -97,6 +99,10 @@ class QueueFull(QueueError, queue.Full):
 
 class QueueClosed(QueueError, ValueError):
     """The queue object was closed; the queue on disk is unharmed. Open it again."""
+
+
+class QueueShutDown(QueueError, getattr(queue, "ShutDown", Exception)):  # type: ignore[misc] # new in Python 3.13
+    """The `DurableQueue` was shut down: nothing can be put, and nothing is left to get."""
 
 
 class ClaimLost(QueueError):
