@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
     from .queues.durable import DurableQueue
+    from .queues.flushing import FlushQueue
     from .queues.opening import open_queue
     from .state.persisted import PersistedState
     from .storage.durability import Sync
@@ -53,14 +54,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
-    "DriverMismatch", "DurableQueue", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed", "NewerFormat",
-    "NotAQueue", "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState", "Pistributer",
-    "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError",
-    "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge",
-    "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
-    "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound",
-    "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue",
-    "run",
+    "DriverMismatch", "DurableQueue", "FlushQueue", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed",
+    "NewerFormat", "NotAQueue", "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState",
+    "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed",
+    "QueueError", "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError",
+    "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
+    "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
+    "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors",
+    "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -71,6 +72,7 @@ _HOMES = {
     "Cancel": "workers.retries",
     "Child": "workers.child",
     "DurableQueue": "queues.durable",
+    "FlushQueue": "queues.flushing",
     "Hook": "workers.hooks",
     "Item": "queues.contract",
     "Job": "workers.jobs",

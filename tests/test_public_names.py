@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Adding a name is a promise; removing one breaks somebody. Both are changed here on purpose or not at all.
 PUBLIC = """
-    App Backoff Call Cancel Child DurableQueue Hook Item Job Outcome PersistedState Pistributer PistributerSqlite
-    PistributerTxt Progress Queue Retry Role Row Run Snooze Source Stats Supervisor Sync Task __version__ errors
-    open_queue run
+    App Backoff Call Cancel Child DurableQueue FlushQueue Hook Item Job Outcome PersistedState Pistributer
+    PistributerSqlite PistributerTxt Progress Queue Retry Role Row Run Snooze Source Stats Supervisor Sync Task
+    __version__ errors open_queue run
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
     NotAQueue NotAState NotWritable PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown
     ResultLost ResultTimeout RowError RowTooLarge RowTypeError SourceBusy StateChanged StateClosed StateError

@@ -16,9 +16,7 @@ of all. So nothing is lost, and what may come twice is at most the one item that
 
 from __future__ import annotations
 
-import base64
 import os
-import pickle
 import queue
 import sys
 import threading
@@ -34,13 +32,10 @@ from .. import errors
 from ..storage import forking
 from ..storage.durability import Sync
 from . import durable_import
+from . import durable_items as items
 from .contract import Item, wait_until
 from .sqlite import SqliteQueue
 
-Serializer = Literal["pickle", "json"]
-_SERIALIZERS: Final = ("pickle", "json")
-#: Marks a pickled item.
-_PICKLED: Final = "pickle"
 #: Seconds between two looks of `join`.
 _LOOK: Final = 0.01
 #: Seconds that `put` waits for room before it looks whether the queue was shut down.
@@ -85,35 +80,36 @@ class DurableQueue:
         semaphore: Any = None,
         *,
         maxsize: int = 0,
-        serializer: Serializer = "pickle",
+        serializer: items.Serializer = "pickle",
         sync: Sync | None = None,
         ack_on: Literal["next_get", "task_done"] = "next_get",
     ) -> None:
-        if serializer not in _SERIALIZERS:
-            raise ValueError(f"serializer must be one of {', '.join(_SERIALIZERS)}, not {serializer!r}")
+        if serializer not in items.SERIALIZERS:
+            raise ValueError(f"serializer must be one of {', '.join(items.SERIALIZERS)}, not {serializer!r}")
         if ack_on not in ("next_get", "task_done"):
             raise ValueError(f"ack_on must be next_get or task_done, not {ack_on!r}")
         self.path = os.path.abspath(os.path.expanduser(path))
         self.lock, self.semaphore = lock, semaphore
-        self.serializer: Serializer = serializer
+        self.serializer: items.Serializer = serializer
         self._implicit = ack_on == "next_get"
         self._options = {"maxsize": maxsize, "serializer": serializer, "sync": sync, "ack_on": ack_on}
         with errors.typed_os_errors("make the queue in", self.path):
             os.makedirs(self.path, exist_ok=True)
-        self._queue = SqliteQueue(os.path.join(self.path, "queue.db"), sync=sync)
+        #: The queue of the sqlite driver that holds the items.
+        self.rows = SqliteQueue(os.path.join(self.path, "queue.db"), sync=sync)
         try:
             self._prepare()
             self.maxsize = maxsize
         except BaseException:
-            self._queue.close()
+            self.rows.close()
             raise
-        self._shutdowns = self._queue._bell.counter(_SHUTDOWNS)
-        self._hand = _Hand(self._queue)
+        self._shutdowns = self.rows._bell.counter(_SHUTDOWNS)
+        self._hand = _Hand(self.rows)
         # An orderly end of the program says that what was got is done.
-        self._close = weakref.finalize(self, _close, self._queue, self._hand, self._implicit)
+        self._close = weakref.finalize(self, _close, self.rows, self._hand, self._implicit)
 
     def _prepare(self) -> None:
-        with self._queue._database.transaction() as connection:
+        with self.rows._database.transaction() as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
             found = connection.execute("SELECT serializer FROM durable").fetchone()
@@ -125,7 +121,7 @@ class DurableQueue:
                 hint=f"open it so, or empty it first{'; its items are unpickled then' if found[0] == 'pickle' else ''}",
                 path=self.path,
             )
-        durable_import.take_over(self.path, self._queue, self.serializer, lambda data: _pickled(data))
+        durable_import.take_over(self.path, self.rows, self.serializer, items.wrap)
 
     # -- putting
 
@@ -137,7 +133,7 @@ class DurableQueue:
     @maxsize.setter
     def maxsize(self, maxsize: int) -> None:
         self._maxsize = self._options["maxsize"] = maxsize
-        self._queue.set_max_rows(maxsize if maxsize > 0 else None)
+        self.rows.set_max_rows(maxsize if maxsize > 0 else None)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add `item` at the back: on disk when this returns.
@@ -146,13 +142,13 @@ class DurableQueue:
         QueueShutDown after `shutdown`, RowError for an item that the serializer can not write; ValueError for a negative
         timeout.
         """
-        row = self._encode(item)
+        row = items.encode(item, self.serializer)
         deadline = _deadline(block, timeout)
         while True:
             self._refuse_if_shut_down()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                self._queue.put(row, block=block, timeout=_PATIENCE if left is None else min(_PATIENCE, left))
+                self.rows.put(row, block=block, timeout=_PATIENCE if left is None else min(_PATIENCE, left))
             except errors.QueueFull:
                 if not block or (left is not None and left <= _PATIENCE):
                     raise
@@ -160,23 +156,13 @@ class DurableQueue:
                 return
 
     def put_nowait(self, item: Any) -> None:
-        """`put(item, block=False)`."""
+        """`put` without waiting: QueueFull if there is no room."""
         self.put(item, block=False)
 
-    def put_many(self, items: Iterable[Any]) -> int:
-        """Add the items in order, a thousand at a time in one transaction each, and return how many there were."""
+    def put_many(self, values: Iterable[Any]) -> int:
+        """Add the values in order, a thousand at a time in one transaction each, and return how many there were."""
         self._refuse_if_shut_down()
-        return self._queue.put_many(map(self._encode, items))
-
-    def _encode(self, item: Any) -> Any:
-        if self.serializer == "json" or (type(item) is str and item.isprintable()):
-            return item  # a text reads as itself in the file
-        try:
-            return _pickled(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
-        except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-            raise errors.RowError(
-                f"an item of type {type(item).__name__} can not be pickled: {error}", hint="put its data instead"
-            ) from error
+        return self.rows.put_many(items.encode(value, self.serializer) for value in values)
 
     # -- getting
 
@@ -188,36 +174,34 @@ class DurableQueue:
         """
         deadline = _deadline(block, timeout)
         done = self._hand.give_up() if self._implicit else []
-        while not (items := self._queue.exchange(done, _count_taken)):
+        while not (claimed := self.rows.exchange(done, _count_taken)):
             done = []
             left = None if deadline is None else deadline - time.monotonic()
             if self.is_shutdown:
                 raise errors.QueueShutDown(f"{self.path!r} was shut down and is empty")
             if not block or not self._wait(left):
                 raise queue.Empty
-        self._hand.take(items[0])
-        return self._decode(items[0])
+        value = self.decode(claimed[0])
+        self._hand.take(claimed[0])
+        return value
 
     def get_nowait(self) -> Any:
-        """`get(block=False)`."""
+        """`get` without waiting: `queue.Empty` if there is nothing."""
         return self.get(block=False)
 
     def _wait(self, timeout: float | None) -> bool:
         """Sleep until there may be an item or the queue is shut down; False after `timeout` seconds."""
-        return wait_until(lambda: self.is_shutdown or self._queue._may_have_rows(), self._queue._sleep, timeout)
+        return wait_until(lambda: self.is_shutdown or self.rows._may_have_rows(), self.rows._sleep, timeout)
 
-    def _decode(self, item: Item) -> Any:
-        value = item.value
-        if self.serializer == "json" or not isinstance(value, dict):
-            return value
+    def decode(self, item: Item) -> Any:
+        """What was put, for a row of this queue. One that can not be read goes to the dead letters: RowError."""
         try:
-            return pickle.loads(base64.b64decode(value[_PICKLED]))
+            return items.decode(item.value, self.serializer)
         except Exception as error:  # unpickling runs whatever the item's class says
-            self._hand.drop(item)
-            self._queue.bury(item, error=f"{type(error).__name__}: {error}")
+            self.rows.bury(item, error=f"{type(error).__name__}: {error}")
             raise errors.RowError(
                 f"item {item.id} of {self.path!r} can not be unpickled: {type(error).__name__}: {error}",
-                hint=f"it is kept: `pistributer queue peek {self._queue.url} --state dead`",
+                hint=f"it is kept: `pistributer queue peek {self.rows.url} --state dead`",
                 id=item.id,
             ) from error
 
@@ -230,18 +214,18 @@ class DurableQueue:
         """
         item = self._hand.oldest()
         if item is not None:
-            self._queue.ack(item)
+            self.rows.ack(item)
         elif not self._finish_one():
             raise ValueError("task_done() called too many times")
 
     def _finish_one(self) -> bool:
         """Count down one that was got and acknowledged before: this object's, else that of somebody who lives."""
-        database, owners = self._queue._database, self._queue._owners
+        database, owners = self.rows._database, self.rows._owners
         if database.write(_FINISH, (owners.id,)):
             return True
         item = self._hand.any()
         if item is not None:
-            self._queue.ack(item)
+            self.rows.ack(item)
             return True
         return any(database.write(_FINISH, (owner,)) for owner in self._taken())
 
@@ -256,19 +240,19 @@ class DurableQueue:
     @property
     def unfinished_tasks(self) -> int:
         """Items that wait, are held, or were got by a living process that has not called `task_done` for them."""
-        stats = self._queue.stats()
+        stats = self.rows.stats()
         return stats.ready + stats.claimed + sum(self._taken().values())
 
     def _taken(self) -> dict[int, int]:
-        found = self._queue._database.read(_TAKEN)
-        living = self._queue._owners.living([(owner, number) for owner, number, _ in found])
+        found = self.rows._database.read(_TAKEN)
+        living = self.rows._owners.living([(owner, number) for owner, number, _ in found])
         return {owner: taken for owner, _, taken in found if owner in living}
 
     # -- looking
 
     def qsize(self) -> int:
         """How many items wait, at this moment."""
-        return self._queue.stats().ready
+        return self.rows.stats().ready
 
     def empty(self) -> bool:
         """Whether no item waits, at this moment."""
@@ -280,14 +264,14 @@ class DurableQueue:
 
     def clear(self) -> int:
         """Delete the items that wait; return how many."""
-        return self._queue.purge()
+        return self.rows.purge()
 
     # -- ending
 
     @property
     def is_shutdown(self) -> bool:
         """Whether somebody has called `shutdown` since this object opened the queue."""
-        return self._queue._bell.counter(_SHUTDOWNS) != self._shutdowns
+        return self.rows._bell.counter(_SHUTDOWNS) != self._shutdowns
 
     def shutdown(self, immediate: bool = False) -> None:
         """Have `put` raise QueueShutDown from now on, and `get` too as soon as the queue is empty.
@@ -295,12 +279,12 @@ class DurableQueue:
         It holds for everybody who has the queue open at this moment, in any process, and for nobody who opens it later.
         `immediate` deletes the items that wait.
         """
-        with self._queue._database.transaction():
+        with self.rows._database.transaction():
             if not self.is_shutdown:
-                self._queue._bell.count_up(_SHUTDOWNS)
+                self.rows._bell.count_up(_SHUTDOWNS)
         if immediate:
             self.clear()
-        self._queue._ring(_ALL)
+        self.rows._ring(_ALL)
 
     def _refuse_if_shut_down(self) -> None:
         if self.is_shutdown:
@@ -319,7 +303,7 @@ class DurableQueue:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<DurableQueue {self.path}{' closed' if self._queue.closed else ''}>"
+        return f"<DurableQueue {self.path}{' closed' if self.rows.closed else ''}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self.path, self._options))
@@ -329,7 +313,7 @@ class _Hand:
     """What this process has got and not finished, by thread. Empty in a forked child."""
 
     def __init__(self, owner: SqliteQueue) -> None:
-        self._queue = owner
+        self._rows = owner
         self._reset()
         forking.register(self)
 
@@ -349,7 +333,7 @@ class _Hand:
         """Its children end with os._exit, after their own finalizers; those of other modules do not run."""
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
-            util.Finalize(self, _acknowledge, args=(self._queue, weakref.ref(self)), exitpriority=0)
+            util.Finalize(self, _acknowledge, args=(self._rows, weakref.ref(self)), exitpriority=0)
 
     def oldest(self) -> Item | None:
         """This thread's oldest item, no longer in hand."""
@@ -360,7 +344,7 @@ class _Hand:
     def any(self) -> Item | None:
         """Some item of this object, no longer in hand."""
         with self._lock:
-            return next((items.popleft() for items in self._items.values() if items), None)
+            return next((held.popleft() for held in self._items.values() if held), None)
 
     def give_up(self) -> list[Item]:
         """All of this thread."""
@@ -369,13 +353,9 @@ class _Hand:
 
     def give_up_all(self) -> list[Item]:
         with self._lock:
-            items = [item for held in self._items.values() for item in held]
+            everything = [item for held in self._items.values() for item in held]
             self._items.clear()
-            return items
-
-    def drop(self, item: Item) -> None:
-        with self._lock:
-            self._items[threading.get_ident()].remove(item)
+            return everything
 
     def _after_fork(self) -> None:
         self._reset()
@@ -383,8 +363,8 @@ class _Hand:
 
 def _acknowledge(owner: SqliteQueue, hand: weakref.ref[_Hand]) -> None:
     found = hand()
-    if found is not None and not owner.closed and (items := found.give_up_all()):
-        owner.ack(items)
+    if found is not None and not owner.closed and (held := found.give_up_all()):
+        owner.ack(held)
 
 
 def _close(owner: SqliteQueue, hand: _Hand, implicit: bool) -> None:
@@ -401,10 +381,6 @@ def _reopen(path: str, options: dict[str, Any]) -> DurableQueue:
 
 def _count_taken(connection: Connection, owner: int, count: int) -> None:
     connection.execute(_TAKE, (owner, count))
-
-
-def _pickled(data: bytes) -> dict[str, str]:
-    return {_PICKLED: base64.b64encode(data).decode("ascii")}
 
 
 def _deadline(block: bool, timeout: float | None) -> float | None:
