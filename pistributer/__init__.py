@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StateChanged, StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
         TimeLimitExceeded, TooManyOpenFiles, UnsafeFilesystem, WorkError,
     )  # fmt: skip
+    from .queues.asynchronous import AsyncDurableQueue, AsyncQueue
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
@@ -53,20 +54,22 @@ if TYPE_CHECKING:
     from .workers.tasks import Task
 
 __all__ = [
-    "App", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty", "Child", "ClaimLost", "DiskFull",
-    "DriverMismatch", "DurableQueue", "FlushQueue", "FolderMissing", "FormatError", "Hook", "Item", "Job", "JobFailed",
-    "NewerFormat", "NotAQueue", "NotAState", "NotWritable", "Outcome", "PackageMissing", "PersistedState",
-    "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed",
-    "QueueError", "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError",
-    "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
-    "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
-    "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnsafeFilesystem", "WorkError", "__version__", "errors",
-    "open_queue", "run",
+    "App", "AsyncDurableQueue", "AsyncQueue", "Backoff", "BadCall", "BootError", "Call", "Cancel", "ChannelEmpty",
+    "Child", "ClaimLost", "DiskFull", "DriverMismatch", "DurableQueue", "FlushQueue", "FolderMissing", "FormatError",
+    "Hook", "Item", "Job", "JobFailed", "NewerFormat", "NotAQueue", "NotAState", "NotWritable", "Outcome",
+    "PackageMissing", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
+    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "ResultLost", "ResultTimeout",
+    "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "Snooze", "Source", "SourceBusy",
+    "StateChanged", "StateClosed", "StateError", "StateLocked", "StateValueError", "Stats", "StorageError",
+    "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "UnsafeFilesystem", "WorkError", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
 _HOMES = {
     "App": "workers.app",
+    "AsyncDurableQueue": "queues.asynchronous",
+    "AsyncQueue": "queues.asynchronous",
     "Backoff": "workers.retries",
     "Call": "workers.messages",
     "Cancel": "workers.retries",

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Adding a name is a promise; removing one breaks somebody. Both are changed here on purpose or not at all.
 PUBLIC = """
-    App Backoff Call Cancel Child DurableQueue FlushQueue Hook Item Job Outcome PersistedState Pistributer
-    PistributerSqlite PistributerTxt Progress Queue Retry Role Row Run Snooze Source Stats Supervisor Sync Task
-    __version__ errors open_queue run
+    App AsyncDurableQueue AsyncQueue Backoff Call Cancel Child DurableQueue FlushQueue Hook Item Job Outcome
+    PersistedState Pistributer PistributerSqlite PistributerTxt Progress Queue Retry Role Row Run Snooze Source Stats
+    Supervisor Sync Task __version__ errors open_queue run
     BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
     NotAQueue NotAState NotWritable PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown
     ResultLost ResultTimeout RowError RowTooLarge RowTypeError SourceBusy StateChanged StateClosed StateError
@@ -95,6 +95,16 @@ def test_type_checkers_see_the_same_names() -> None:
     for name, module in seen.items():
         home = importlib.import_module(f"pistributer.{module or name}")
         assert getattr(pistributer, name) is (getattr(home, name) if module else home)
+
+
+@pytest.mark.parametrize("room", ["queues", "state"])
+def test_a_room_hands_on_its_public_names(room: str) -> None:
+    package = importlib.import_module(f"pistributer.{room}")
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith(f"pistributer.{room}.")
+        assert getattr(package, name) is getattr(pistributer, name, getattr(package, name))
+    with pytest.raises(AttributeError):
+        _ = package.no_such_name
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -173,23 +173,35 @@ class DurableQueue:
         which goes to the dead letters, so that the next `get` goes on.
         """
         deadline = _deadline(block, timeout)
-        done = self._hand.give_up() if self._implicit else []
-        while not (claimed := self.rows.exchange(done, _count_taken)):
-            done = []
+        who = threading.get_ident()
+        while (found := self.claim(who)) is None:
             left = None if deadline is None else deadline - time.monotonic()
-            if self.is_shutdown:
-                raise errors.QueueShutDown(f"{self.path!r} was shut down and is empty")
-            if not block or not self._wait(left):
+            if not block or not self.wait(left):
                 raise queue.Empty
-        value = self.decode(claimed[0])
-        self._hand.take(claimed[0])
-        return value
+        return self.hand_over(*found, who)
+
+    def claim(self, who: int) -> tuple[Item, Any] | None:
+        """A row and its item for `who`, a thread or a task, and what it had is done with; None if there is none.
+
+        Raises what `get` raises. For queues/asynchronous.py, which waits in its own way.
+        """
+        claimed = self.rows.exchange(self._hand.give_up(who) if self._implicit else [], _count_taken)
+        if claimed:
+            return claimed[0], self.decode(claimed[0])
+        if self.is_shutdown:
+            raise errors.QueueShutDown(f"{self.path!r} was shut down and is empty")
+        return None
+
+    def hand_over(self, row: Item, item: Any, who: int) -> Any:
+        """The item of a claimed row, in the hand of `who` from now on."""
+        self._hand.take(row, who)
+        return item
 
     def get_nowait(self) -> Any:
         """`get` without waiting: `queue.Empty` if there is nothing."""
         return self.get(block=False)
 
-    def _wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there may be an item or the queue is shut down; False after `timeout` seconds."""
         return wait_until(lambda: self.is_shutdown or self.rows._may_have_rows(), self.rows._sleep, timeout)
 
@@ -212,7 +224,11 @@ class DurableQueue:
 
         ValueError if it is called more often than items were got.
         """
-        item = self._hand.oldest()
+        self.finish(threading.get_ident())
+
+    def finish(self, who: int) -> None:
+        """`task_done` by `who`, a thread or a task."""
+        item = self._hand.oldest(who)
         if item is not None:
             self.rows.ack(item)
         elif not self._finish_one():
@@ -310,7 +326,7 @@ class DurableQueue:
 
 
 class _Hand:
-    """What this process has got and not finished, by thread. Empty in a forked child."""
+    """What this process has got and not finished, by thread or task. Empty in a forked child."""
 
     def __init__(self, owner: SqliteQueue) -> None:
         self._rows = owner
@@ -322,9 +338,9 @@ class _Hand:
         self._items: dict[int, deque[Item]] = {}
         self._registered = False
 
-    def take(self, item: Item) -> None:
+    def take(self, item: Item, who: int) -> None:
         with self._lock:
-            self._items.setdefault(threading.get_ident(), deque()).append(item)
+            self._items.setdefault(who, deque()).append(item)
             if not self._registered:
                 self._registered = True
                 self._close_with_multiprocessing()
@@ -335,10 +351,10 @@ class _Hand:
         if util is not None:
             util.Finalize(self, _acknowledge, args=(self._rows, weakref.ref(self)), exitpriority=0)
 
-    def oldest(self) -> Item | None:
-        """This thread's oldest item, no longer in hand."""
+    def oldest(self, who: int) -> Item | None:
+        """The oldest item of `who`, no longer in hand."""
         with self._lock:
-            mine = self._items.get(threading.get_ident())
+            mine = self._items.get(who)
             return mine.popleft() if mine else None
 
     def any(self) -> Item | None:
@@ -346,10 +362,10 @@ class _Hand:
         with self._lock:
             return next((held.popleft() for held in self._items.values() if held), None)
 
-    def give_up(self) -> list[Item]:
-        """All of this thread."""
+    def give_up(self, who: int) -> list[Item]:
+        """All that `who` has."""
         with self._lock:
-            return list(self._items.pop(threading.get_ident(), ()))
+            return list(self._items.pop(who, ()))
 
     def give_up_all(self) -> list[Item]:
         with self._lock:

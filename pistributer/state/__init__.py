@@ -12,22 +12,7 @@
 What the bytes mean is in docs/state.md.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .nodes import StateDict, StateList
-    from .persisted import PersistedState
+from .nodes import StateDict, StateList
+from .persisted import PersistedState
 
 __all__ = ["PersistedState", "StateDict", "StateList"]
-
-_HOMES = {"PersistedState": "persisted", "StateDict": "nodes", "StateList": "nodes"}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: persisted imports PyYAML, which is an extra.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
