@@ -33,7 +33,7 @@ _SIMPLE_KEY = 1000
 
 
 def set_entry(path: str, key: object, value: object) -> str:
-    return f'["set", {path}, {_encode_step(key)}, {encode(value)}]'
+    return f'["set", {path}, {_encode_step(key)}, {_ENCODERS[type(value)](value)}]'
 
 
 def delete_entry(path: str, key: object) -> str:

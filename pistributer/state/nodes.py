@@ -42,7 +42,7 @@ class StateDict(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         store = self._store
         with store.guard:
-            path = _path(self)
+            path = "[]" if self is store.root and store.ready else _path(self)
             if path is None:
                 dict.__setitem__(self, key, value)
                 return
@@ -51,7 +51,7 @@ class StateDict(dict[Any, Any]):
                 values.check_key(key)
             elif old is value and isinstance(old, _NODES):
                 return  # the end of `state.items += [1]`: it stands there already
-            new = adopt(value, store, self, key)
+            new = value if type(value) in values.WITHOUT_LIMITS else adopt(value, store, self, key)
             entry = entries.set_entry(path, key, new)
             if isinstance(old, _NODES):
                 store.commit(self, entry, self._place, key, new)

@@ -184,12 +184,17 @@ class Store:
     # -- changing
 
     def commit(self, node: nodes.Node, entry: str, apply: Callable[..., object], *arguments: Any) -> None:
-        """Put `entry` on disk, then change `node` by `apply(*arguments)`. On any error, even Ctrl-C, the file counts."""
+        """Put `entry` on disk, then change `node` by `apply(*arguments)`. On any error, even Ctrl-C, the file counts.
+
+        With `StateDict.__setitem__` the hot path of this room: each call that is spared is a thirtieth of the whole.
+        """
         try:
             if self._pending is None:
                 if self._file.size >= self._vacuum_at or monotonic() > self._look_at:
                     self._look_around()
-                self._append(b"--- %b\n" % entry.encode())
+                self._file.append(b"--- %b\n" % entry.encode())
+                if self._sync != "none":
+                    self._make_durable()
             else:
                 self._put_off(node, (entry,))
             apply(*arguments)
@@ -278,10 +283,14 @@ class Store:
             if file.fd >= 0 and file.size > before:
                 file.truncate(before)  # whole lines, but not the whole change
             raise
-        if self._sync == "each":
-            file.sync()
-        elif self._group is not None:
-            self._group.note(file.fd, self.path)
+        if self._sync != "none":
+            self._make_durable()
+
+    def _make_durable(self) -> None:
+        if self._group is not None:
+            self._group.note(self._file.fd, self.path)
+        else:
+            self._file.sync()
 
     # -- other programs
 

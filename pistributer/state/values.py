@@ -21,7 +21,9 @@ MAX_DEPTH: Final = 100
 #: Half a surrogate pair can not be written as UTF-8.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: Types whose values need a closer look.
-_WITH_LIMITS: Final = frozenset({str, float, datetime.datetime})
+_WITH_LIMITS: Final = frozenset({str, datetime.datetime})
+#: The others.
+WITHOUT_LIMITS: Final = SCALARS - _WITH_LIMITS
 
 _HINT = "store str, int, float, bool, None, bytes, date, datetime, a set of these, or dicts and lists of all of them"
 _HINTS: Final[dict[str, str]] = {
@@ -52,7 +54,7 @@ def _check_limits(value: Any) -> None:
                 f"a text with the lone surrogate {found[0]!r} at position {found.start()}",
                 "decode the bytes that it came from with the right encoding",
             )
-    elif type(value) is datetime.datetime:
+    else:
         offset = value.utcoffset()
         if offset is not None and offset % datetime.timedelta(minutes=1):
             raise refused(
