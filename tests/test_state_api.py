@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pistributer import PersistedState, StateClosed, StateError
+from pistributer import PersistedState, StateClosed, StateError, StateValueError
 from pistributer.state import StateDict, StateList, stream
 
 from . import state_values as these
@@ -269,6 +270,33 @@ class Machine(RuleBasedStateMachine):
             self.state[key] = value
             raise ZeroDivisionError
 
+    @rule(data=st.data(), value=these.values)
+    def broken_nested_transaction(self, data: Any, value: Any) -> None:
+        """What was held before it is still the object in the state after it."""
+        real, _ = data.draw(st.sampled_from(self.places(dict) + self.places(list)))
+        held = list(real.values() if hasattr(real, "values") else real)
+        with pytest.raises(ZeroDivisionError), self.state.transaction():
+            if isinstance(real, list):
+                real.insert(0, value)
+                real.reverse()
+                del real[:1]
+            else:
+                real.update(zz=value, a=[value])
+                real["a"].append({})
+            data.draw(st.sampled_from(self.places_of_state()))["zz"] = 1
+            self.state.clear()
+            raise ZeroDivisionError
+        assert all(
+            one is other for one, other in zip(held, real.values() if hasattr(real, "values") else real, strict=True)
+        )
+
+    def places_of_state(self) -> list[Any]:
+        found: list[Any] = [self.state]
+        for place in found:
+            children = place.values() if hasattr(place, "values") else place
+            found.extend(child for child in children if isinstance(child, dict | list))
+        return [place for place in found if hasattr(place, "values")]
+
     @rule(key=these.texts, values=st.lists(these.scalars, max_size=3))
     def transaction(self, key: str, values: Any) -> None:
         with self.state.transaction():
@@ -433,6 +461,34 @@ def test_an_interrupted_change_that_is_caught_inside_a_transaction_breaks_it(pat
         with pytest.raises(StateError, match="interrupted"), state.transaction(), pytest.raises(KeyboardInterrupt):
             state._store.commit(state._store.root, '["insert", ["rows"], 0, 0]', interrupted)
         assert on_disk(path) == state == {"rows": [1]}
+
+
+def test_a_write_that_is_interrupted_does_not_lock_the_state_against_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptor is given up then, the lock is not."""
+    with PersistedState(path, a=1) as state:
+        write = os.write
+
+        def interrupted(fd: int, data: bytes) -> int:
+            monkeypatch.undo()
+            write(fd, data[: len(data) // 2])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            state.a = 2
+        assert on_disk(path) == state == {"a": 1}
+        state.a = 3
+        assert on_disk(path) == state == {"a": 3}
+
+
+def test_a_default_that_is_refused_leaves_the_file_free(path: Path) -> None:
+    try:
+        PersistedState(path, a=object())
+    except StateValueError:
+        with PersistedState(path, a=1) as state:  # while the traceback still holds the first one
+            assert state.a == 1
 
 
 # -- threads

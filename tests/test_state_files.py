@@ -119,12 +119,16 @@ def test_reading_changes_nothing(path: Path) -> None:
         "a: !!str 5\nb: !!set {x, y}\n",
         "a: |+\n  text\n\n\n",
         "'': 1\n",
+        "a: 1\n---\n",
+        "a: 1\n--- # nothing\n---\n",
+        "--- # nothing\n---\n",
     ],
 )
 def test_whatever_the_layout_a_change_and_a_vacuum_lose_nothing(text: str, path: Path) -> None:
     path.write_text(text, newline="")
     expected = read(path)
-    assert path.read_bytes().decode() in (text, text + "\n")
+    if not text.endswith("\n---\n"):  # an empty entry of the journal, which a vacuum drops
+        assert path.read_bytes().decode() in (text, text + "\n")
     with PersistedState(path) as state:
         state.new = [1, {"x": None}]
         for key in list(expected):
@@ -218,7 +222,7 @@ def test_an_edit_while_the_state_is_open_is_neither_overwritten_nor_ignored(how:
         path.write_text("edited: 1\n")
     else:
         path.unlink()
-    state._store._look_at = 0.0  # it looks ten times a second
+    state._store._look_at = 0.0  # it looks ten times a second, or when it reads again
     with pytest.raises(StateChanged) as conflict:
         {"change": lambda: state.update(b=3), "close": state.close, "vacuum": state.vacuum}[then]()
     saved = conflict.value.saved  # type: ignore[attr-defined]
@@ -272,6 +276,28 @@ def test_a_change_that_does_not_fit_is_passed_over_and_kept(path: Path, caplog: 
     assert read(path) == {"l": [1], "a": 1}
     assert caplog.text.count("does not fit") == 3
     assert path.with_name("s.yaml.quarantine").read_text().count("---") == 3
+
+
+def test_a_hole_in_the_document_is_no_torn_journal_and_is_refused(path: Path) -> None:
+    path.write_bytes(b'a: 1\nb: \0\0\0\n--- ["set", [], "a", 2]\n')
+    with pytest.raises(NotAState):
+        PersistedState(path)
+    assert b"\0" in path.read_bytes()
+    assert not path.with_name("s.yaml.quarantine").exists()
+
+
+def test_what_can_not_be_set_aside_on_a_full_disk_is_in_the_log(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pistributer.state import store
+
+    def full(*_: object) -> None:
+        raise DiskFull("no space")
+
+    monkeypatch.setattr(store, "set_aside", full)
+    path.write_text('a: 1\n--- ["set", [], "a", 2')
+    assert read(path) == {"a": 1}
+    assert '["set", [], "a", 2' in caplog.text
 
 
 # -- the original's files

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pistributer import PersistedState, StateLocked
+from pistributer import PersistedState, StateChanged, StateLocked
 
 from .processes import Child, run
 
@@ -110,6 +110,17 @@ def test_what_was_taken_over_by_hand_is_seen_by_those_who_share(path: Path) -> N
         assert state == {"edited": 1}
         state.a = 2
     assert path.read_text() == "edited: 1\na: 2\n"
+
+
+def test_a_shared_file_that_is_deleted_is_not_made_anew_without_a_word(path: Path) -> None:
+    with PersistedState(path, _lock="share", a=1) as state:
+        path.unlink()
+        with pytest.raises(StateChanged) as conflict:
+            _ = state.a
+        assert Path(conflict.value.saved).read_text() == "a: 1\n"  # type: ignore[attr-defined]
+        with pytest.raises(StateChanged):
+            state.a = 2
+    assert not path.exists()
 
 
 def test_who_opens_for_himself_keeps_those_who_share_waiting(path: Path) -> None:

@@ -27,14 +27,14 @@ class _TooHard(Exception):
 
 def edited(text: str, new: Any) -> str:
     """`text`, a YAML document, saying `new`."""
-    old = documents.load(text)
-    if isinstance(old, dict) and old:
-        try:
+    try:
+        old = documents.load(text)
+        if isinstance(old, dict) and old:
             changed = _apply(text, list(_edits(text, documents.compose(text), old, new, 0, None)))
             if same(documents.load(changed), new):
                 return changed if changed.endswith("\n") else changed + "\n"
-        except (_TooHard, ValueError):
-            pass  # another layout than is known here
+    except (_TooHard, ValueError):
+        pass  # another layout than is known here
     top = _TOP.match(text)
     return (top[0] if top else "") + documents.dump(new)
 

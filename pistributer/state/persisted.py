@@ -66,8 +66,12 @@ class PersistedState(MutableMapping[Any, Any]):
         object.__setattr__(self, "_store", store)
         # At the end of the program too, while PyYAML can still be used; in `__del__` it may be gone.
         object.__setattr__(self, "_close", weakref.finalize(self, store.close))
-        with store.guard:
-            self.update({name: value for name, value in defaults.items() if name not in store.root})
+        try:
+            with store.guard:
+                self.update({name: value for name, value in defaults.items() if name not in store.root})
+        except BaseException:
+            self.close()
+            raise
 
     # -- reading
 
@@ -134,7 +138,7 @@ class PersistedState(MutableMapping[Any, Any]):
     # -- attributes
 
     def __getattr__(self, name: str) -> Any:
-        if name[0] != "_":
+        if name[:1] != "_":
             store = self._store
             try:
                 return self._tree()[name] if store.shared else store.root[name]
@@ -152,7 +156,7 @@ class PersistedState(MutableMapping[Any, Any]):
             raise AttributeError(f"{name!r} is a method of {type(self).__name__}; write state[{name!r}] = … instead")
 
     def __delattr__(self, name: str) -> None:
-        if name[0] == "_":
+        if name[:1] == "_":
             object.__delattr__(self, name)
             return
         try:
@@ -169,7 +173,8 @@ class PersistedState(MutableMapping[Any, Any]):
         """`with state.transaction():` makes all changes inside it or, if it raises or the process dies, none.
 
         Other threads, and with `_lock="share"` other processes, wait meanwhile, so `state.counter += 1` counts right.
-        Inside another transaction, the outer one decides. Reads inside see the changes so far.
+        Inside another transaction, the outer one decides. Not promised: threads that only read do not wait, and see changes
+        that are still to be made or undone.
         """
         return self._store.transaction()
 
@@ -202,6 +207,6 @@ class PersistedState(MutableMapping[Any, Any]):
 @functools.lru_cache(maxsize=1024)
 def _place_of(kind: type, name: str) -> Literal["state", "object", "class"]:
     """Where an assignment to this attribute goes. Asked at every change, and the answer is the same for each."""
-    if name[0] == "_" or hasattr(getattr(kind, name, None), "__set__"):
+    if name[:1] == "_" or hasattr(getattr(kind, name, None), "__set__"):
         return "object"
     return "class" if hasattr(kind, name) else "state"

@@ -57,8 +57,8 @@ class Store:
         self._flock = Flock(self.path + ".lock")
         self._file = AppendFile(self.path)
         self._group = GroupSync() if sync == "group" else None
-        #: Which file is open: device and inode.
-        self._identity = (0, 0)
+        #: Which file is open, or was last: device and inode.
+        self._identity: tuple[int, int] | None = None
         #: Bytes of the document at the start of the file, and the size at which the journal is folded in.
         self._document_end = self._vacuum_at = 0
         #: When to look next whether another program has changed the file.
@@ -69,6 +69,8 @@ class Store:
         self._before: dict[int, tuple[nodes.Node, Any]] = {}
         self._conflict: errors.StateChanged | None = None
         self.closed = False
+        #: Whether this process holds the lock until it closes.
+        self._locked = False
         #: Whether memory and file agree and may be changed; `get_ready` sees to it.
         self.ready = False
         self.guard: Any = None
@@ -105,15 +107,15 @@ class Store:
             raise self._conflict
         if self._pending is not None:
             raise errors.StateError("a change inside this transaction was interrupted", hint="leave the `with` block")
-        if not self.shared and self._file.fd < 0:
+        if not self.shared and not self._locked:
             self._lock_for_good()
         self._load()
 
     def _lock_for_good(self) -> None:
-        if self._flock.acquire(0.0) or (self._timeout != 0.0 and self._flock.acquire(self._timeout)):
-            write_at(self._flock.fileno(), b"%-20d\n" % os.getpid(), 0, self._flock.path)
-        else:
+        if not self._flock.acquire(self._timeout):
             raise self.locked()
+        self._locked = True
+        write_at(self._flock.fileno(), b"%-20d\n" % os.getpid(), 0, self._flock.path)
 
     def locked(self) -> errors.StateLocked:
         owner = _read_owner(self._flock.path)
@@ -128,6 +130,8 @@ class Store:
         """Make the tree what the file says, keeping the nodes that programs hold."""
         self._close_file()
         if not os.path.exists(self.path):
+            if self._identity is not None:
+                raise self._left_to_others()  # deleted under us
             replace_file(self.path, b"{}\n", durable=True)
         remove_litter(os.path.dirname(self.path), of=os.path.basename(self.path))
         data = _read(self.path)
@@ -135,13 +139,14 @@ class Store:
         self._mend(data, found)
         nodes.merge(self.root, found.document)
         self._replay(found.changes)
-        self._open_file(found.document_end if found.changes else os.path.getsize(self.path))
+        # A document alone may have got its last newline just now.
+        self._open_file(os.path.getsize(self.path) if found.document_end == found.end else found.document_end)
         self.ready = True
 
     def _mend(self, data: bytes, found: stream.Stream) -> None:
         """Set aside what a dying process left, and end the file with a newline. Killed in between: done again."""
         if found.rescued is not None:
-            set_aside(self._quarantine, data)
+            self._set_aside(data)
             log.warning("%s was cut short while it was rewritten; its own copy was taken", self.path)
             replace_file(self.path, found.rescued, durable=True, keep_mode=True)
         elif found.end < len(data):
@@ -149,7 +154,7 @@ class Store:
         terminate(self.path)
 
     def _cut(self, torn: bytes, end: int) -> None:
-        set_aside(self._quarantine, torn)
+        self._set_aside(torn)
         log.warning("%s: dropped a change that a dying process did not finish: %r", self.path, torn)
         cut(self.path, end)
 
@@ -159,12 +164,15 @@ class Store:
                 nodes.replay(self.root, change.value)
             except (LookupError, TypeError, ValueError) as error:
                 line = entries.lines([entries.encode(change.value)])
-                set_aside(self._quarantine, line)
+                self._set_aside(line)
                 log.warning("%s: passed over a change that does not fit: %r (%s)", self.path, line, error)
 
-    @property
-    def _quarantine(self) -> str:
-        return self.path + ".quarantine"
+    def _set_aside(self, data: bytes) -> None:
+        try:
+            set_aside(self.path + ".quarantine", data)
+        except errors.DiskFull as error:
+            # A full disk is what tears lines. The state must open all the same, and what goes is in the log.
+            log.warning("%s: %s", self.path, error)
 
     def _open_file(self, document_end: int) -> None:
         self._file.open(heal=False)
@@ -220,13 +228,12 @@ class Store:
     def _read_again(self) -> None:
         """After a change that may be on disk or not, in memory or not. In a transaction, its end sees to that."""
         self.ready = False
-        if self._pending is None:
+        if self._pending is None and self._conflict is None:
             try:
                 self.get_ready()
             except (errors.StateError, errors.StorageError) as error:
-                log.warning(
-                    "%s can not be read at the moment: %s", self.path, error
-                )  # tried again before the next change
+                # The error that led here is on its way; this is tried again before the next change.
+                log.warning("%s can not be read at the moment: %s", self.path, error)
 
     # -- transactions
 
@@ -302,7 +309,7 @@ class Store:
         if self._seen() != (self._identity, self._file.size):
             raise self._left_to_others()
 
-    def _seen(self) -> tuple[tuple[int, int], int] | None:
+    def _seen(self) -> tuple[tuple[int, int] | None, int] | None:
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
@@ -345,13 +352,13 @@ class Store:
     # -- vacuum
 
     def _look_around(self) -> None:
-        """Before a change: has somebody else changed the file, and is the journal so long that it must be folded in?
-
-        Memory says what the file says at this moment, so a vacuum is possible. On a full disk the journal grows on.
-        """
+        """Before a change: has somebody else changed the file, and is the journal so long that it must be folded in?"""
         self._look()
-        if self._file.size < self._vacuum_at:
-            return
+        if self._file.size >= self._vacuum_at:
+            self._vacuum_if_possible()
+
+    def _vacuum_if_possible(self) -> None:
+        """On a full disk the journal stays and grows on: it says the same, and nobody has asked for a vacuum."""
         try:
             self.vacuum()
         except (errors.DiskFull, errors.TooManyOpenFiles) as error:
@@ -386,7 +393,7 @@ class Store:
             if self._conflict is None and (self.ready or self.shared) and self._file.fd >= 0:
                 with self.guard:
                     self._pending = None
-                    self.vacuum()
+                    self._vacuum_if_possible()
         finally:
             self.closed = True
             self.ready = False
@@ -399,6 +406,7 @@ class Store:
                 self._group.close()
         finally:
             self._flock.close()
+            self._locked = False
 
     def _close_file(self) -> None:
         if self._group is not None:
@@ -407,7 +415,7 @@ class Store:
 
     def _after_fork(self) -> None:
         self._pending, self._before = None, {}
-        self.ready = False
+        self.ready = self._locked = False
         self._new_guard()
 
     # -- the lock of a shared state
@@ -416,15 +424,15 @@ class Store:
         if not self.closed:
             if not self._flock.acquire(self._timeout):
                 raise self.locked()
-            try:
-                self.refresh()
-            except BaseException:
-                self._flock.release()
-                raise
+            self.refresh()
 
     def give(self) -> None:
         if not self.closed:
             self._flock.release()
+
+    def let_go(self) -> None:
+        """Whether or not the lock is held, after a `take` that was cut short."""
+        self._flock.close()
 
 
 class SharedGuard:
@@ -442,6 +450,8 @@ class SharedGuard:
                 self._store.take()
             self._depth += 1
         except BaseException:
+            if not self._depth:
+                self._store.let_go()
             self._threads.release()
             raise
 

@@ -78,8 +78,9 @@ def read(data: bytes, path: str) -> Stream:
 
 
 def _read(data: bytes, path: str) -> Stream:
-    end = _sound_end(data)
-    first = _document_end(data[:end])
+    first = _document_end(data)
+    end = _sound_end(data, first)
+    first = min(first, end)
     text, document = _document(data[:first], path)
     stream = Stream(text, document, [], end, first)
     for start, chunk in _chunks(data[:end], first):
@@ -92,7 +93,7 @@ def _read(data: bytes, path: str) -> Stream:
 
 def read_changes(data: bytes, path: str) -> tuple[list[Change], int]:
     """The changes in a piece of a journal, and how many of its bytes are good."""
-    stream = Stream("", {}, [], _sound_end(data), 0)
+    stream = Stream("", {}, [], _sound_end(data, 0), 0)
     for start, chunk in _chunks(data[: stream.end], 0):
         value, more = _parse(chunk, start, data, path)
         if value is not None:
@@ -104,9 +105,9 @@ def read_changes(data: bytes, path: str) -> tuple[list[Change], int]:
 # -- what a crash left
 
 
-def _sound_end(data: bytes) -> int:
-    """Where what a dying process left begins: a hole, or a line of the journal without its newline."""
-    hole = data.find(b"\0")
+def _sound_end(data: bytes, journal: int) -> int:
+    """Where what a dying process left begins: a hole in the journal, or a line of it without its newline."""
+    hole = data.find(b"\0", journal)
     if hole >= 0:
         data = data[:hole]
     line = data.rfind(b"\n") + 1
