@@ -17,6 +17,7 @@ from pistributer import (
     AsyncQueue,
     DurableQueue,
     JobFailed,
+    QueueClosed,
     QueueShutDown,
     ResultTimeout,
     open_queue,
@@ -144,6 +145,23 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
             await queue.ack(await queue.get())
             await putting
             assert (await queue.get()).value == 2
+
+    play(scene())
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_closed_queue_ends_those_who_wait_and_refuses_the_rest(durable: bool, tmp_path: Path) -> None:
+    async def scene() -> None:
+        queue: Any = (AsyncDurableQueue if durable else AsyncQueue)(tmp_path / "q")
+        waiting = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.02)
+        await queue.close()
+        await queue.close()
+        with pytest.raises(QueueClosed):
+            await waiting
+        for call in (queue.get, lambda: queue.put(1)):
+            with pytest.raises(QueueClosed):
+                await call()
 
     play(scene())
 

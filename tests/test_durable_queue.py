@@ -17,7 +17,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pistributer import DurableQueue, FormatError, QueueFull, QueueShutDown, RowError, open_queue
+from pistributer import (
+    DurableQueue,
+    FormatError,
+    NotAQueue,
+    QueueClosed,
+    QueueFull,
+    QueueShutDown,
+    RowError,
+    StorageError,
+    open_queue,
+)
 
 from .processes import METHODS, Child, Method, run, wait_for
 
@@ -123,6 +133,16 @@ def test_a_queue_keeps_its_serializer(first: Any, then: Any, path: Path) -> None
     with pytest.raises(FormatError, match=first):
         DurableQueue(path, serializer=then)
     DurableQueue(path, serializer=first).close()
+
+
+def test_places_where_no_durable_queue_can_be(path: Path) -> None:
+    open_queue(path).close()
+    with pytest.raises(NotAQueue, match="open_queue"):
+        DurableQueue(path)
+    (path.parent / "file").write_text("mine")
+    with pytest.raises(StorageError):
+        DurableQueue(path.parent / "file")
+    assert (path.parent / "file").read_text() == "mine"
 
 
 def test_options_that_make_no_sense(path: Path) -> None:
@@ -235,6 +255,26 @@ def test_what_a_killed_process_had_in_hand_comes_again_first_and_nothing_else_do
             child.kill()
         wait_for(lambda: q.qsize() == 4)
         assert [q.get() for _ in range(4)] == [2, 3, 4, 5]
+
+
+def get_in_threads(pipe: Any, path: Path) -> None:
+    q = DurableQueue(path)
+    for _ in range(3):
+        thread = threading.Thread(target=q.get)
+        thread.start()
+        thread.join()
+    pipe.send(q.get())
+    pipe.recv()
+
+
+def test_what_a_thread_that_has_ended_had_got_is_done(path: Path) -> None:
+    with DurableQueue(path) as q:
+        for number in range(5):
+            q.put(number)
+        with Child(get_in_threads, path) as child:
+            assert child.hear() == 3
+            child.kill()
+        assert [q.get(timeout=10), q.get()] == [3, 4]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -368,8 +408,10 @@ def test_clear_deletes_and_close_does_not(path: Path) -> None:
             q.put(number)
     with DurableQueue(path) as q:
         assert (q.qsize(), q.clear(), q.qsize()) == (5, 5, 0)
-    with pytest.raises(ValueError, match="closed"):
-        q.put(1)
+    for call in (lambda: q.put(1), q.get, q.qsize, q.task_done, q.shutdown, lambda: q.is_shutdown):
+        with pytest.raises(QueueClosed):
+            call()
+    assert "closed" in repr(q)
 
 
 # -- iodict's folders

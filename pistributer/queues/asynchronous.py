@@ -43,9 +43,15 @@ class _Threads(Generic[_Claimed]):
         self._wait = wait
         self._turn = asyncio.Lock()
         self._left: deque[_Claimed] = deque()
+        self._closed = False
 
     async def do(self, function: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
-        return await asyncio.wrap_future(self._doing.submit(partial(function, *args, **options)))
+        return await asyncio.wrap_future(self._submit(self._doing, partial(function, *args, **options)))
+
+    def _submit(self, thread: ThreadPoolExecutor, function: Callable[..., _Result], *args: Any) -> Future[_Result]:
+        if self._closed:
+            raise errors.QueueClosed("this queue was closed", hint="open it again")
+        return thread.submit(function, *args)
 
     async def take(self, claim: Callable[[], list[_Claimed]], n: int, timeout: float | None) -> list[_Claimed]:
         """Up to `n` things that `claim` returns, an empty list after `timeout` seconds."""
@@ -59,7 +65,7 @@ class _Threads(Generic[_Claimed]):
     async def _take(self, claim: Callable[[], list[_Claimed]], n: int) -> list[_Claimed]:
         if self._left:
             return [self._left.popleft() for _ in range(min(n, len(self._left)))]
-        future = self._doing.submit(claim)
+        future = self._submit(self._doing, claim)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -75,13 +81,17 @@ class _Threads(Generic[_Claimed]):
         left = _SLICE if deadline is None else min(_SLICE, max(0.0, deadline - time.monotonic()))
         try:
             async with asyncio.timeout(left + _SLICE if deadline is None else left), self._turn:
-                await asyncio.wrap_future(self._waiting.submit(self._wait, left))
+                await asyncio.wrap_future(self._submit(self._waiting, self._wait, left))
         except TimeoutError:
             pass  # the caller looks once more, and at the clock
 
     async def close(self, close: Callable[[], None]) -> None:
+        if self._closed:
+            return
+        closing = self._submit(self._doing, close)
+        self._closed = True
         try:
-            await self.do(close)
+            await asyncio.wrap_future(closing)
         finally:
             self._doing.shutdown(wait=False)
             self._waiting.shutdown(wait=False)
@@ -170,17 +180,17 @@ class AsyncDurableQueue:
 
     async def get(self) -> Any:
         """Take the oldest item, as soon as there is one. Raises QueueShutDown and RowError."""
-        task = id(asyncio.current_task())
+        task = _this_task()
         ((row, item),) = await self._threads.take(partial(self._claim, task), 1, None)
         return self.queue.hand_over(row, item, task)
 
-    def _claim(self, task: int) -> list[tuple[Item, Any]]:
+    def _claim(self, task: asyncio.Task[Any]) -> list[tuple[Item, Any]]:
         found = self.queue.claim(task)
         return [] if found is None else [found]
 
     async def task_done(self) -> None:
         """Say that an item that was got is done with: this task's oldest, else one of this object, else any."""
-        await self._threads.do(self.queue.finish, id(asyncio.current_task()))
+        await self._threads.do(self.queue.finish, _this_task())
 
     async def join(self) -> None:
         """Wait until every item that was put has been got and finished with `task_done`, in any process."""
@@ -214,6 +224,12 @@ class AsyncDurableQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    return task
 
 
 async def _patiently(attempt: Callable[[], Any], timeout: float | None, unless: type[Exception]) -> None:

@@ -4,8 +4,8 @@ It stands on the sqlite driver, because there every row has one place in one ord
 producer only, which is what makes it fast, and `queue.Queue` promises more (benchmarks/durable_queue.py has the figures).
 
 An item that `get` returned stays on disk, claimed, until the thread that got it has shown that it goes on: by `task_done`,
-by its next `get`, by `close`, or by ending in an orderly way. If its process is killed before, the item comes again, first
-of all. So nothing is lost, and what may come twice is at most the one item that a thread had in hand.
+by its next `get`, by ending, or by `close`. If its process is killed before, the item comes again, first of all. So nothing
+is lost, and what may come twice is at most the one item that a thread had in hand.
 
 ::
 
@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterable
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from .. import errors
 from ..storage import forking
@@ -36,6 +36,11 @@ from . import durable_items as items
 from .contract import Item, wait_until
 from .sqlite import SqliteQueue
 
+if TYPE_CHECKING:
+    import asyncio
+
+#: Who has an item in hand.
+Owner: TypeAlias = "threading.Thread | asyncio.Task[Any]"
 #: Seconds between two looks of `join`.
 _LOOK: Final = 0.01
 #: Seconds that `put` waits for room before it looks whether the queue was shut down.
@@ -64,8 +69,8 @@ class DurableQueue:
     serializer  "pickle" takes any picklable object: open only folders that nobody else can write to, because loading a
                 pickle runs what it says. "json" takes what JSON holds and never unpickles. A queue keeps its first one.
     sync        what a power cut may cost: "none" (the last commits), "group" or "each" (nothing)
-    ack_on      when an item that a thread got is done with: "next_get" (at its next `get`, `task_done`, `close` or an
-                orderly end), or "task_done" only, for threads that get several or hand them to others
+    ack_on      when an item that a thread got is done with: "next_get" (at its next `get`, `task_done`, its end or
+                `close`), or "task_done" only, for threads that get several or hand them to others
     lock, semaphore
                 accepted for programs written for iodict, as factories or instances, and not needed: kernel locks do it
 
@@ -95,6 +100,10 @@ class DurableQueue:
         self._options = {"maxsize": maxsize, "serializer": serializer, "sync": sync, "ack_on": ack_on}
         with errors.typed_os_errors("make the queue in", self.path):
             os.makedirs(self.path, exist_ok=True)
+        if os.path.exists(os.path.join(self.path, "pistributer.json")):
+            raise errors.NotAQueue(
+                f"{self.path!r} is a queue of files, not a DurableQueue", hint="open it with open_queue", path=self.path
+            )
         #: The queue of the sqlite driver that holds the items.
         self.rows = SqliteQueue(os.path.join(self.path, "queue.db"), sync=sync)
         try:
@@ -173,14 +182,14 @@ class DurableQueue:
         which goes to the dead letters, so that the next `get` goes on.
         """
         deadline = _deadline(block, timeout)
-        who = threading.get_ident()
+        who = threading.current_thread()
         while (found := self.claim(who)) is None:
             left = None if deadline is None else deadline - time.monotonic()
             if not block or not self.wait(left):
                 raise queue.Empty
         return self.hand_over(*found, who)
 
-    def claim(self, who: int) -> tuple[Item, Any] | None:
+    def claim(self, who: Owner) -> tuple[Item, Any] | None:
         """A row and its item for `who`, a thread or a task, and what it had is done with; None if there is none.
 
         Raises what `get` raises. For queues/asynchronous.py, which waits in its own way.
@@ -192,7 +201,7 @@ class DurableQueue:
             raise errors.QueueShutDown(f"{self.path!r} was shut down and is empty")
         return None
 
-    def hand_over(self, row: Item, item: Any, who: int) -> Any:
+    def hand_over(self, row: Item, item: Any, who: Owner) -> Any:
         """The item of a claimed row, in the hand of `who` from now on."""
         self._hand.take(row, who)
         return item
@@ -224,10 +233,11 @@ class DurableQueue:
 
         ValueError if it is called more often than items were got.
         """
-        self.finish(threading.get_ident())
+        self.finish(threading.current_thread())
 
-    def finish(self, who: int) -> None:
+    def finish(self, who: Owner) -> None:
         """`task_done` by `who`, a thread or a task."""
+        self.rows._require_open()
         item = self._hand.oldest(who)
         if item is not None:
             self.rows.ack(item)
@@ -287,6 +297,7 @@ class DurableQueue:
     @property
     def is_shutdown(self) -> bool:
         """Whether somebody has called `shutdown` since this object opened the queue."""
+        self.rows._require_open()
         return self.rows._bell.counter(_SHUTDOWNS) != self._shutdowns
 
     def shutdown(self, immediate: bool = False) -> None:
@@ -335,10 +346,10 @@ class _Hand:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._items: dict[int, deque[Item]] = {}
+        self._items: dict[Owner, deque[Item]] = {}
         self._registered = False
 
-    def take(self, item: Item, who: int) -> None:
+    def take(self, item: Item, who: Owner) -> None:
         with self._lock:
             self._items.setdefault(who, deque()).append(item)
             if not self._registered:
@@ -351,7 +362,7 @@ class _Hand:
         if util is not None:
             util.Finalize(self, _acknowledge, args=(self._rows, weakref.ref(self)), exitpriority=0)
 
-    def oldest(self, who: int) -> Item | None:
+    def oldest(self, who: Owner) -> Item | None:
         """The oldest item of `who`, no longer in hand."""
         with self._lock:
             mine = self._items.get(who)
@@ -362,10 +373,11 @@ class _Hand:
         with self._lock:
             return next((held.popleft() for held in self._items.values() if held), None)
 
-    def give_up(self, who: int) -> list[Item]:
-        """All that `who` has."""
+    def give_up(self, who: Owner) -> list[Item]:
+        """All that `who` has, and those that have ended."""
         with self._lock:
-            return list(self._items.pop(who, ()))
+            done = [owner for owner in self._items if owner is who or _has_ended(owner)]
+            return [item for owner in done for item in self._items.pop(owner)]
 
     def give_up_all(self) -> list[Item]:
         with self._lock:
@@ -375,6 +387,10 @@ class _Hand:
 
     def _after_fork(self) -> None:
         self._reset()
+
+
+def _has_ended(who: Owner) -> bool:
+    return not who.is_alive() if isinstance(who, threading.Thread) else who.done()
 
 
 def _acknowledge(owner: SqliteQueue, hand: weakref.ref[_Hand]) -> None:
