@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pistributer import (
+    DiskFull,
     DurableQueue,
     FormatError,
     NotAQueue,
@@ -305,6 +306,41 @@ def test_with_ack_on_task_done_everything_that_is_not_finished_comes_again(path:
         with pytest.raises(ValueError, match="too many times"):
             q.task_done()
         assert q.unfinished_tasks == 0
+
+
+def get_two_and_end(pipe: Any, path: Path) -> None:
+    q = DurableQueue(path, ack_on="task_done")
+    q.get()
+    q.get()
+    q.task_done()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_ack_on_task_done_an_orderly_end_finishes_nothing(method: Method, path: Path) -> None:
+    with DurableQueue(path) as q:
+        q.put(1)
+        q.put(2)
+        run(get_two_and_end, path, method=method)
+        assert q.get(timeout=10) == 2
+
+
+def test_what_a_full_disk_did_not_let_be_done_is_still_in_hand(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with DurableQueue(path) as q:
+        for number in range(3):
+            q.put(number)
+        assert q.get() == 0
+
+        def full(*_: Any) -> Any:
+            raise DiskFull("no space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(q.rows, "exchange", full)
+            patch.setattr(q.rows, "ack", full)
+            for call in (q.get, q.task_done):
+                with pytest.raises(DiskFull):
+                    call()
+        q.task_done()
+        assert [q.get(), q.get(), q.unfinished_tasks] == [1, 2, 2]
 
 
 def test_a_forked_child_holds_nothing_of_its_parent(path: Path) -> None:

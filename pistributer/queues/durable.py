@@ -113,7 +113,7 @@ class DurableQueue:
             self.rows.close()
             raise
         self._shutdowns = self.rows._bell.counter(_SHUTDOWNS)
-        self._hand = _Hand(self.rows)
+        self._hand = _Hand(self.rows, self._implicit)
         # An orderly end of the program says that what was got is done.
         self._close = weakref.finalize(self, _close, self.rows, self._hand, self._implicit)
 
@@ -194,7 +194,12 @@ class DurableQueue:
 
         Raises what `get` raises. For queues/asynchronous.py, which waits in its own way.
         """
-        claimed = self.rows.exchange(self._hand.give_up(who) if self._implicit else [], _count_taken)
+        done = self._hand.give_up(who) if self._implicit else []
+        try:
+            claimed = self.rows.exchange(done, _count_taken)
+        except BaseException:
+            self._hand.take_back(done, who)
+            raise
         if claimed:
             return claimed[0], self.decode(claimed[0])
         if self.is_shutdown:
@@ -240,18 +245,25 @@ class DurableQueue:
         self.rows._require_open()
         item = self._hand.oldest(who)
         if item is not None:
-            self.rows.ack(item)
-        elif not self._finish_one():
+            self._acknowledge(item, who)
+        elif not self._finish_one(who):
             raise ValueError("task_done() called too many times")
 
-    def _finish_one(self) -> bool:
+    def _acknowledge(self, item: Item, who: Owner) -> None:
+        try:
+            self.rows.ack(item)
+        except errors.StorageError:
+            self._hand.take_back([item], who)
+            raise
+
+    def _finish_one(self, who: Owner) -> bool:
         """Count down one that was got and acknowledged before: this object's, else that of somebody who lives."""
         database, owners = self.rows._database, self.rows._owners
         if database.write(_FINISH, (owners.id,)):
             return True
         item = self._hand.any()
         if item is not None:
-            self.rows.ack(item)
+            self._acknowledge(item, who)
             return True
         return any(database.write(_FINISH, (owner,)) for owner in self._taken())
 
@@ -339,15 +351,16 @@ class DurableQueue:
 class _Hand:
     """What this process has got and not finished, by thread or task. Empty in a forked child."""
 
-    def __init__(self, owner: SqliteQueue) -> None:
+    def __init__(self, owner: SqliteQueue, implicit: bool) -> None:
         self._rows = owner
+        self._implicit = implicit
         self._reset()
         forking.register(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._items: dict[Owner, deque[Item]] = {}
-        self._registered = False
+        self._registered = not self._implicit
 
     def take(self, item: Item, who: Owner) -> None:
         with self._lock:
@@ -361,6 +374,11 @@ class _Hand:
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.Finalize(self, _acknowledge, args=(self._rows, weakref.ref(self)), exitpriority=0)
+
+    def take_back(self, items: list[Item], who: Owner) -> None:
+        """What was to be done with and is not, because the disk refused."""
+        with self._lock:
+            self._items.setdefault(who, deque()).extendleft(reversed(items))
 
     def oldest(self, who: Owner) -> Item | None:
         """The oldest item of `who`, no longer in hand."""
