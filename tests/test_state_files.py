@@ -289,12 +289,12 @@ def test_a_hole_in_the_document_is_no_torn_journal_and_is_refused(path: Path) ->
 def test_what_can_not_be_set_aside_on_a_full_disk_is_in_the_log(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pistributer.state import store
+    from pistributer.state import mending
 
     def full(*_: object) -> None:
         raise DiskFull("no space")
 
-    monkeypatch.setattr(store, "set_aside", full)
+    monkeypatch.setattr(mending, "set_aside", full)
     path.write_text('a: 1\n--- ["set", [], "a", 2')
     assert read(path) == {"a": 1}
     assert '["set", [], "a", 2' in caplog.text

@@ -15,9 +15,7 @@ from .values import MAX_DEPTH, check_key, frozen_set, is_dict, is_scalar, refuse
 try:
     import yaml
 except ImportError as error:  # pragma: no cover - the test extra has it
-    raise errors.StateError(
-        "PersistedState needs PyYAML, which is not installed", hint="pip install 'pistributer[yaml]'"
-    ) from error
+    raise errors.PackageMissing("PersistedState needs PyYAML", hint="pip install 'pistributer[yaml]'") from error
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

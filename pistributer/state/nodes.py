@@ -9,7 +9,7 @@ is copied, so that each node stands in one place.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, SupportsIndex, Union
 
 from . import documents, entries, values
@@ -49,11 +49,11 @@ class StateDict(dict[Any, Any]):
             old = dict.get(self, key, _MISSING)
             if old is _MISSING:
                 values.check_key(key)
-            elif old is value and isinstance(old, _NODES):
+            elif old is value and isinstance(old, NODES):
                 return  # the end of `state.items += [1]`: it stands there already
             new = value if type(value) in values.WITHOUT_LIMITS else adopt(value, store, self, key)
             entry = entries.set_entry(path, key, new)
-            if isinstance(old, _NODES):
+            if isinstance(old, NODES):
                 store.commit(self, entry, self._place, key, new)
             else:
                 store.commit(self, entry, dict.__setitem__, self, key, new)
@@ -142,7 +142,7 @@ class StateDict(dict[Any, Any]):
     # -- without recording: what `Store.commit` calls, and a reader of the journal
 
     def _place(self, key: Any, value: Any) -> None:
-        _release(dict.get(self, key))
+        release(dict.get(self, key))
         dict.__setitem__(self, key, value)
 
     def _place_all(self, new: dict[Any, Any]) -> None:
@@ -150,11 +150,11 @@ class StateDict(dict[Any, Any]):
             self._place(key, value)
 
     def _remove(self, key: Any) -> None:
-        _release(dict.pop(self, key))
+        release(dict.pop(self, key))
 
     def _empty(self) -> None:
         for value in self.values():
-            _release(value)
+            release(value)
         dict.clear(self)
 
     def _key_of(self, child: Node) -> Any:
@@ -192,7 +192,7 @@ class StateList(list[Any]):
                 self._rewrite(changed)
                 return
             where = self._index(index)
-            if isinstance(value, _NODES) and list.__getitem__(self, where) is value:
+            if isinstance(value, NODES) and list.__getitem__(self, where) is value:
                 return
             new = adopt(value, store, self, where)
             store.commit(self, entries.set_entry(path, where, new), self._place, where, new)
@@ -295,7 +295,7 @@ class StateList(list[Any]):
         kept: set[int] = set()
         new = []
         for number, value in enumerate(changed):
-            mine = isinstance(value, _NODES) and value._parent is self and id(value) not in kept
+            mine = isinstance(value, NODES) and value._parent is self and id(value) not in kept
             if mine:
                 kept.add(id(value))
             new.append(value if mine else adopt(value, store, self, number))
@@ -322,17 +322,17 @@ class StateList(list[Any]):
     # -- without recording
 
     def _place(self, index: int, value: Any) -> None:
-        _release(list.__getitem__(self, index))
+        release(list.__getitem__(self, index))
         list.__setitem__(self, index, value)
 
     def _remove(self, index: int) -> None:
-        _release(list.pop(self, index))
+        release(list.pop(self, index))
 
     def _fill(self, new: list[Any]) -> None:
         staying = {id(value) for value in new}
         for value in self:
             if id(value) not in staying:
-                _release(value)
+                release(value)
         list.__setitem__(self, slice(None), new)
 
     def _key_of(self, child: Node) -> int:
@@ -344,33 +344,14 @@ class StateList(list[Any]):
         return index
 
 
-_NODES = (StateDict, StateList)
+NODES = (StateDict, StateList)
 documents.register(StateDict, like=dict)
 documents.register(StateList, like=list)
 
 
-def content(node: Node) -> Any:
-    """What stands in `node` now, for `restore`."""
-    return dict(node) if isinstance(node, StateDict) else list(node)
-
-
-def restore(node: Node, before: Any) -> None:
-    """Make `before` the content again. What was taken out meanwhile stands in its place again, the very same objects."""
-    for child in node.values() if isinstance(node, StateDict) else node:
-        _release(child)
-    if isinstance(node, StateDict):
-        dict.clear(node)
-        dict.update(node, before)
-    else:
-        list.__setitem__(node, slice(None), before)
-    for child in before.values() if isinstance(before, dict) else before:
-        if isinstance(child, _NODES):
-            child._parent = node
-
-
 def plain(value: Any) -> Any:
     """A copy without nodes."""
-    return value.copy() if isinstance(value, _NODES) else value
+    return value.copy() if isinstance(value, NODES) else value
 
 
 def adopt(value: Any, store: Store, parent: Node, key: Any) -> Any:
@@ -409,9 +390,9 @@ def _depth(node: Node | None) -> int:
     return depth
 
 
-def _release(value: Any) -> None:
+def release(value: Any) -> None:
     """`value` is no longer part of the state."""
-    if isinstance(value, _NODES):
+    if isinstance(value, NODES):
         value._parent = None
 
 
@@ -447,65 +428,3 @@ def _replacing(node: Node, new: Any) -> str:
     keys = keys_of(node)
     assert keys, "the root is replaced by a document"
     return entries.set_entry(entries.encode_path(keys[:-1]), keys[-1], new)
-
-
-# -- what a reader of the journal does
-
-
-def replay(root: StateDict, change: Any) -> None:
-    """Make one change that was read: a mapping that replaces everything, or `[operation, path, key, value]`.
-
-    LookupError, TypeError or ValueError if it does not fit what is there. The release of persistedstate that the form
-    comes from journalled changes before it refused them, so such a change never happened.
-    """
-    store = root._store
-    if isinstance(change, dict):
-        merge(root, change)
-        return
-    operation, path, key, *rest = change
-    target: Any = root
-    for step in path:
-        target = target[step]
-    if operation == "set" and isinstance(target, _NODES):
-        (value,) = rest
-        target._place(key, adopt(value, store, target, key))
-    elif operation == "delete" and isinstance(target, _NODES) and not rest:
-        target._remove(key)
-    elif operation == "insert" and isinstance(target, StateList):
-        (value,) = rest
-        list.insert(target, key, adopt(value, store, target, key))
-    else:
-        raise ValueError(f"no operation {operation!r} on {type(target).__name__}")
-
-
-def merge(node: Node, new: Any) -> None:
-    """Make the content of `node` equal to `new`, keeping the nodes inside it where the kinds agree.
-
-    So an object that a program holds goes on being the one in the state when the file is read again.
-    """
-    if isinstance(node, StateDict):
-        old = dict(node)
-        dict.clear(node)
-        for key, value in new.items():
-            dict.__setitem__(node, key, _merged(old.pop(key, None), value, node, key))
-        for gone in old.values():
-            _release(gone)
-    else:
-        before = list(node)
-        row = [_merged(_at(before, number), value, node, number) for number, value in enumerate(new)]
-        for gone in before[len(row) :]:
-            _release(gone)
-        list.__setitem__(node, slice(None), row)
-
-
-def _at(row: list[Any], index: int) -> Any:
-    return row[index] if index < len(row) else None
-
-
-def _merged(old: Any, new: Any, parent: Node, key: Any) -> Any:
-    both_dicts = isinstance(old, StateDict) and isinstance(new, Mapping)
-    if both_dicts or (isinstance(old, StateList) and isinstance(new, list)):
-        merge(old, new)
-        return old
-    _release(old)
-    return adopt(new, parent._store, parent, key)

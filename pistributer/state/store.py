@@ -20,19 +20,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from types import TracebackType
 from typing import Any, Literal
 
 from .. import errors
 from ..storage import forking
-from ..storage.appending import AppendFile, cut
+from ..storage.appending import AppendFile
 from ..storage.durability import GroupSync, Sync
 from ..storage.filesystem import require_local
 from ..storage.inplace import write_at
 from ..storage.locks import Flock
 from ..storage.replacing import remove_litter, replace_file
-from ..storage.shared_append import set_aside, terminate
-from . import documents, editing, entries, nodes, stream
+from . import documents, editing, entries, nodes, stream, tree
+from .guard import SharedGuard
+from .mending import keep, mend
 
 Lock = Literal["fail", "wait", "share"]
 
@@ -134,45 +134,23 @@ class Store:
                 raise self._left_to_others()  # deleted under us
             replace_file(self.path, b"{}\n", durable=True)
         remove_litter(os.path.dirname(self.path), of=os.path.basename(self.path))
-        data = _read(self.path)
+        data = read_file(self.path)
         found = stream.read(data, self.path)
-        self._mend(data, found)
-        nodes.merge(self.root, found.document)
+        mend(self.path, data, found)
+        tree.merge(self.root, found.document)
         self._replay(found.changes)
         # A document alone may have got its last newline just now.
         self._open_file(os.path.getsize(self.path) if found.document_end == found.end else found.document_end)
         self.ready = True
 
-    def _mend(self, data: bytes, found: stream.Stream) -> None:
-        """Set aside what a dying process left, and end the file with a newline. Killed in between: done again."""
-        if found.rescued is not None:
-            self._set_aside(data)
-            log.warning("%s was cut short while it was rewritten; its own copy was taken", self.path)
-            replace_file(self.path, found.rescued, durable=True, keep_mode=True)
-        elif found.end < len(data):
-            self._cut(data[found.end :], found.end)
-        terminate(self.path)
-
-    def _cut(self, torn: bytes, end: int) -> None:
-        self._set_aside(torn)
-        log.warning("%s: dropped a change that a dying process did not finish: %r", self.path, torn)
-        cut(self.path, end)
-
     def _replay(self, changes: list[stream.Change]) -> None:
         for change in changes:
             try:
-                nodes.replay(self.root, change.value)
+                tree.replay(self.root, change.value)
             except (LookupError, TypeError, ValueError) as error:
                 line = entries.lines([entries.encode(change.value)])
-                self._set_aside(line)
+                keep(self.path, line)
                 log.warning("%s: passed over a change that does not fit: %r (%s)", self.path, line, error)
-
-    def _set_aside(self, data: bytes) -> None:
-        try:
-            set_aside(self.path + ".quarantine", data)
-        except errors.DiskFull as error:
-            # A full disk is what tears lines. The state must open all the same, and what goes is in the log.
-            log.warning("%s: %s", self.path, error)
 
     def _open_file(self, document_end: int) -> None:
         self._file.open(heal=False)
@@ -260,13 +238,13 @@ class Store:
     def _put_off(self, node: nodes.Node, change: Sequence[str]) -> None:
         assert self._pending is not None
         if id(node) not in self._before:
-            self._before[id(node)] = (node, nodes.content(node))
+            self._before[id(node)] = (node, tree.content(node))
         self._pending += change
 
     def _roll_back(self) -> None:
         """Nothing was written, so only memory has to go back."""
         for node, before in reversed(self._before.values()):
-            nodes.restore(node, before)
+            tree.restore(node, before)
         self._pending, self._before = None, {}
         self.ready = True
 
@@ -337,7 +315,7 @@ class Store:
 
     def _catch_up(self, size: int) -> None:
         start = self._file.size
-        data = _read(self.path, start)
+        data = read_file(self.path, start)
         try:
             changes, end = stream.read_changes(data, self.path)
         except errors.NotAState:
@@ -377,7 +355,7 @@ class Store:
         if self._file.size == self._document_end:
             return
         self._look()
-        old = _read(self.path)[: self._document_end].decode("utf-8-sig")
+        old = read_file(self.path)[: self._document_end].decode("utf-8-sig")
         data = editing.edited(old, self.root).encode()
         replace_file(self.path, data, durable=True, keep_mode=True)
         self._close_file()
@@ -435,38 +413,7 @@ class Store:
         self._flock.close()
 
 
-class SharedGuard:
-    """A reentrant lock between threads and processes. Whoever gets it sees what the others have changed."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._threads = threading.RLock()
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        self._threads.acquire()
-        try:
-            if not self._depth:
-                self._store.take()
-            self._depth += 1
-        except BaseException:
-            if not self._depth:
-                self._store.let_go()
-            self._threads.release()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._depth -= 1
-            if not self._depth:
-                self._store.give()
-        finally:
-            self._threads.release()
-
-
-def _read(path: str, start: int = 0) -> bytes:
+def read_file(path: str, start: int = 0) -> bytes:
     with errors.typed_os_errors("read", path), open(path, "rb") as file:
         file.seek(start)
         return file.read()
@@ -474,6 +421,6 @@ def _read(path: str, start: int = 0) -> bytes:
 
 def _read_owner(path: str) -> int | None:
     try:
-        return int(_read(path))
+        return int(read_file(path))
     except (ValueError, errors.StorageError):
         return None
