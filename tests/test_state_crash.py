@@ -61,7 +61,7 @@ STATEMENTS: dict[str, list[Act]] = {
     "transaction": [
         in_transaction(lambda s: s.__setattr__("counter", 10), lambda s: s["items"].append("t"), lambda s: s.pop("text"))
     ],
-    "counter over many vacuums": [lambda s, n=n: s.__setattr__("counter", n) for n in range(20)],
+    "counter over many vacuums": [lambda s, n=n: s.__setattr__("counter", n) for n in range(12)],
 }  # fmt: skip
 
 
