@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import gc
 import logging
 import os
@@ -98,6 +99,35 @@ def test_what_is_missing_raises_as_objects_and_dicts_do(path: Path) -> None:
         assert state.pop("nope", None) is None
         assert state.get("nope", 5) == 5
         assert path.read_text() == "{}\n"
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+def test_a_key_of_another_class_finds_the_one_that_it_is_equal_to(path: Path) -> None:
+    with PersistedState(path, d={1: "a", "k": "b"}) as state:
+        state.d[Colour.RED] = "c"
+        state.d.update({Colour.RED: "d", True: {"x": 0}})
+        state.d[1]["x"] = 1
+        state.d[Colour.RED] = "e"
+        assert on_disk(path) == {"d": {1: "e", "k": "b"}}
+        assert [type(key) for key in state.d] == [int, str]
+        del state.d[Colour.RED]
+        with pytest.raises(StateValueError):
+            state.d[Colour.RED] = "new"
+        assert on_disk(path) == state == {"d": {"k": "b"}}
+
+
+def test_updating_with_what_is_there_keeps_the_objects(path: Path) -> None:
+    with PersistedState(path, a={"b": [1]}) as state:
+        inner = state.a["b"]
+        state.update(state)
+        state.a |= state.a
+        state.a = state.a
+        state.a["b"] = inner
+        inner.append(2)
+        assert on_disk(path) == state == {"a": {"b": [1, 2]}}
 
 
 def test_names_that_are_not_stored(path: Path) -> None:

@@ -6,6 +6,8 @@ import datetime
 import enum
 import json
 import math
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,9 @@ def test_a_state_holds_it_through_a_kill_and_through_a_vacuum(
     path.write_bytes(killed)
     with PersistedState(path) as state:
         assert same(state.copy(), expected)
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Colour(enum.IntEnum):
@@ -209,12 +214,24 @@ def test_json_and_other_readers_of_dicts_take_what_is_inside(tmp_path: Path) -> 
         assert json.loads(json.dumps(dict(state))) == state.copy()
 
 
-def test_without_the_c_extension_the_same_texts_mean_the_same(tmp_path: Path) -> None:
-    """PyYAML's Python loader is what the tests of other readers above use; here the dumper."""
-    value = {text: [text, {"k": text}] for text in these.TRICKY}
+WITHOUT_C = """
+import sys, yaml
+del yaml.CSafeLoader, yaml.CSafeDumper
+from pistributer import PersistedState
+from pistributer.state import documents
+from pistributer.state.editing import same
+from tests.state_values import TRICKY
+assert documents._SafeLoader is yaml.SafeLoader and documents._SafeDumper is yaml.SafeDumper
+expected = {text: [text, {"k": text}, b"x", 1e-7] for text in TRICKY}
+with PersistedState(sys.argv[1], **{"n": 10**5000}) as state:
+    state.update(expected)
+with PersistedState(sys.argv[1]) as state:
+    assert state.pop("n") == 10**5000
+    assert same(state.copy(), expected)
+"""
 
-    class Dumper(documents._Dumper.__mro__[1] if yaml.__with_libyaml__ is None else yaml.SafeDumper):  # type: ignore[misc,valid-type]
-        yaml_representers = documents._Dumper.yaml_representers
 
-    text = yaml.dump(value, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=10**9)
-    assert same(documents.load(text), value)
+def test_without_the_c_extension_of_pyyaml_the_same_comes_back(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_C, str(tmp_path / "s.yaml")], cwd=ROOT, check=True)
+    with PersistedState(tmp_path / "s.yaml") as state:  # and with it
+        assert set(state) == set(these.TRICKY)

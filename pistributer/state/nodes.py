@@ -51,6 +51,8 @@ class StateDict(dict[Any, Any]):
                 values.check_key(key)
             elif old is value and isinstance(old, NODES):
                 return  # the end of `state.items += [1]`: it stands there already
+            elif type(key) not in values.SCALARS:
+                key = self._stored_key(key)
             new = value if type(value) in values.WITHOUT_LIMITS else adopt(value, store, self, key)
             entry = entries.set_entry(path, key, new)
             if isinstance(old, NODES):
@@ -65,7 +67,7 @@ class StateDict(dict[Any, Any]):
             if path is None or key not in self:
                 dict.__delitem__(self, key)
             else:
-                store.commit(self, entries.delete_entry(path, key), self._remove, key)
+                store.commit(self, entries.delete_entry(path, self._stored_key(key)), self._remove, key)
 
     def setdefault(self, key: Any, default: Any = None, /) -> Any:
         with self._store.guard:
@@ -101,9 +103,14 @@ class StateDict(dict[Any, Any]):
             if path is None:
                 dict.update(self, new)
                 return
-            for key in new:
-                values.check_key(key)
-            adopted = {key: adopt(value, store, self, key) for key, value in new.items()}
+            adopted = {}
+            for key, value in new.items():
+                if key not in self:
+                    values.check_key(key)
+                elif isinstance(value, NODES) and dict.__getitem__(self, key) is value:
+                    continue  # it stands there already
+                key = self._stored_key(key)
+                adopted[key] = adopt(value, store, self, key)
             if adopted:
                 store.commit_all(
                     self,
@@ -151,6 +158,10 @@ class StateDict(dict[Any, Any]):
 
     def _remove(self, key: Any) -> None:
         release(dict.pop(self, key))
+
+    def _stored_key(self, key: Any) -> Any:
+        """For a key that is equal to one that is there and of another class, such as an IntEnum: the one that is there."""
+        return key if type(key) in values.SCALARS else next(mine for mine in self if mine == key)
 
     def _empty(self) -> None:
         for value in self.values():
