@@ -8,6 +8,8 @@ import gc
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -544,6 +546,13 @@ def test_threads_share_a_state(path: Path) -> None:
         for number in range(4):
             assert [turn for who, turn in state.rows if who == number] == list(range(100))
         assert on_disk(path) == state
+
+
+def test_without_pyyaml_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['yaml'] = None; from pistributer import open_queue, PersistedState"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "PackageMissing" in done.stderr
+    assert "pip install 'pistributer[yaml]'" in done.stderr
 
 
 # -- closing and size
