@@ -96,6 +96,7 @@ class Store:
         except BaseException:
             self._let_go()
             raise
+        log.debug("opened %s: %d keys, %d bytes", self.path, len(self.root), self._file.size)
 
     def get_ready(self) -> None:
         """Make memory and file agree: at first, in a forked child, and after a change that was interrupted."""
@@ -357,6 +358,7 @@ class Store:
         self._look()
         old = read_file(self.path)[: self._document_end].decode("utf-8-sig")
         data = editing.edited(old, self.root).encode()
+        log.debug("vacuum of %s: %d bytes become %d", self.path, self._file.size, len(data))
         replace_file(self.path, data, durable=True, keep_mode=True)
         self._close_file()
         self._open_file(len(data))
