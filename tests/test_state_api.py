@@ -619,3 +619,9 @@ def test_options_that_make_no_sense(option: str, value: str, path: Path) -> None
     with pytest.raises(ValueError, match=f"{option[1:]} must be one of"):
         PersistedState(path, **{option: value})  # type: ignore[arg-type]
     assert not path.exists()
+
+
+def test_an_option_that_does_not_exist_is_no_default(path: Path) -> None:
+    with pytest.raises(TypeError, match="no option '_synk'"):
+        PersistedState(path, _synk="each")
+    assert not path.exists()

@@ -54,6 +54,10 @@ class PersistedState(MutableMapping[Any, Any]):
     ) -> None:
         if _lock not in _LOCKS:
             raise ValueError(f"_lock must be one of {', '.join(_LOCKS)}, not {_lock!r}")
+        if unknown := [name for name in defaults if name.startswith("_")]:
+            raise TypeError(
+                f"there is no option {unknown[0]!r}; a key of that name is set by state[{unknown[0]!r}] = …"
+            )
         store = Store(
             os.fsdecode(_path),
             sync=check_mode(_sync),
