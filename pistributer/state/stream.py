@@ -52,8 +52,6 @@ class Change:
 class Stream:
     """What a file says."""
 
-    #: The text of the document, and its plain value.
-    text: str
     document: Any
     changes: list[Change]
     #: Bytes from the start that are good; what stands behind them was left by a dying process.
@@ -81,25 +79,24 @@ def _read(data: bytes, path: str) -> Stream:
     first = _document_end(data)
     end = _sound_end(data, first)
     first = min(first, end)
-    text, document = _document(data[:first], path)
-    stream = Stream(text, document, [], end, first)
-    for start, chunk in _chunks(data[:end], first):
-        value, more = _parse(chunk, start, data, path)
-        if value is not None:
-            stream.changes.append(Change(start, value, more))
-    _drop_unfinished(stream)
-    return stream
+    document = _document(data[:first], path)
+    changes, end = _journal(data, first, end, path)
+    return Stream(document, changes, end, first)
 
 
 def read_changes(data: bytes, path: str) -> tuple[list[Change], int]:
     """The changes in a piece of a journal, and how many of its bytes are good."""
-    stream = Stream("", {}, [], _sound_end(data, 0), 0)
-    for start, chunk in _chunks(data[: stream.end], 0):
-        value, more = _parse(chunk, start, data, path)
+    return _journal(data, 0, _sound_end(data, 0), path)
+
+
+def _journal(data: bytes, start: int, end: int, path: str) -> tuple[list[Change], int]:
+    changes = []
+    for begin, chunk in _chunks(data[:end], start):
+        value, more = _parse(chunk, begin, data, path)
         if value is not None:
-            stream.changes.append(Change(start, value, more))
-    _drop_unfinished(stream)
-    return stream.changes, stream.end
+            changes.append(Change(begin, value, more))
+    unfinished = _first_unfinished(changes)
+    return changes[:unfinished], end if unfinished == len(changes) else changes[unfinished].start
 
 
 # -- what a crash left
@@ -131,15 +128,14 @@ def _original_entry(line: bytes) -> Any:
         return None
 
 
-def _drop_unfinished(stream: Stream) -> None:
-    """Drop a change of several lines of which the last are missing."""
-    if not stream.changes or not stream.changes[-1].more:
-        return
-    first = len(stream.changes) - 1
-    while first and stream.changes[first - 1].more == stream.changes[first].more + 1:
+def _first_unfinished(changes: list[Change]) -> int:
+    """Where a change of several lines begins of which the last are missing; behind the last one if there is none."""
+    first = len(changes)
+    if changes and changes[-1].more:
         first -= 1
-    stream.end = stream.changes[first].start
-    del stream.changes[first:]
+        while first and changes[first - 1].more == changes[first].more + 1:
+            first -= 1
+    return first
 
 
 # -- documents
@@ -159,7 +155,7 @@ def _document_end(data: bytes) -> int:
     return len(data) if second is None else second.start()
 
 
-def _document(data: bytes, path: str) -> tuple[str, Any]:
+def _document(data: bytes, path: str) -> Any:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -172,7 +168,7 @@ def _document(data: bytes, path: str) -> tuple[str, Any]:
         document = {}
     if not isinstance(document, dict):
         raise _not_a_state(path, b"", 0, f"a {type(document).__name__} where a state has a mapping")
-    return text, document
+    return document
 
 
 def _chunks(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
