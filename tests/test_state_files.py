@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import stat
+from collections.abc import Mapping, MutableSequence
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,33 @@ def test_what_we_write_opens_in_the_original(path: Path) -> None:
     assert root == state
     state.close()
     assert yaml.safe_load(path.read_text()) == root
+
+
+def test_the_original_itself_and_we_read_what_the_other_left_when_it_was_killed(tmp_path: Path) -> None:
+    original = pytest.importorskip("persistedstate", reason="the extra `bench` has it")
+    ours, theirs, again = (tmp_path / name for name in ("ours.yaml", "theirs.yaml", "again.yaml"))
+    with PersistedState(ours, a=1, l=[{"x": 1}], n={"k": None}) as state:
+        state.a = 2
+        state.l.append("no")
+        state.l[0]["y"] = 1.5
+        state.update(b="é", c=[1, [2]])
+        del state["n"]["k"]
+        theirs.write_bytes(ours.read_bytes())  # as a killed process leaves it
+        old = original.PersistedState(theirs)
+        assert as_plain(old) == state
+    old.a = 3
+    old.l.append({"z": 0.5})
+    old.l[0]["x"] = "yes"
+    again.write_bytes(theirs.read_bytes())
+    assert read(again) == as_plain(old)
+    old.close()
+    assert read(theirs) == as_plain(old)
+
+
+def as_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: as_plain(item) for key, item in value.items()}
+    return [as_plain(item) for item in value] if isinstance(value, MutableSequence) else value
 
 
 # -- a full disk
