@@ -455,6 +455,18 @@ def test_a_transaction_is_one_write_and_all_or_nothing(path: Path) -> None:
         assert on_disk(path)["items"] == state["items"] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("lock", ["fail", "share"])
+def test_a_state_that_is_closed_inside_a_transaction_undoes_it(lock: Any, path: Path) -> None:
+    state = PersistedState(path, _lock=lock, a=1)
+    with pytest.raises(StateClosed), state.transaction():
+        state.a = 2
+        state.close()
+    assert path.read_text() == "a: 1\n"
+    with pytest.raises(StateClosed):
+        state.a = 3
+    PersistedState(path).close()
+
+
 def test_no_vacuum_inside_a_transaction(path: Path) -> None:
     with PersistedState(path) as state:
         with pytest.raises(StateError, match="inside a transaction"), state.transaction():

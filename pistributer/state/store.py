@@ -247,7 +247,7 @@ class Store:
         for node, before in reversed(self._before.values()):
             tree.restore(node, before)
         self._pending, self._before = None, {}
-        self.ready = True
+        self.ready = not self.closed
 
     def _commit_pending(self) -> None:
         change = self._pending
@@ -372,8 +372,10 @@ class Store:
         try:
             if self._conflict is None and (self.ready or self.shared) and self._file.fd >= 0:
                 with self.guard:
-                    self._pending = None
-                    self._vacuum_if_possible()
+                    if self._pending is not None:
+                        self._roll_back()  # inside a transaction, whose end will find the state closed
+                    if not self.closed:  # by another thread, meanwhile
+                        self._vacuum_if_possible()
         finally:
             self.closed = True
             self.ready = False
