@@ -488,9 +488,9 @@ def test_a_change_that_is_interrupted_between_disk_and_memory_counts(inside: boo
             if inside:
                 with state.transaction():
                     state.b = 1
-                    store.commit(store.root, '["insert", ["rows"], 0, 0]', interrupted)
+                    store.commit(store.root, b'--- ["insert", ["rows"], 0, 0]\n', interrupted)
             else:
-                store.commit(store.root, '["insert", ["rows"], 0, 0]', interrupted)
+                store.commit(store.root, b'--- ["insert", ["rows"], 0, 0]\n', interrupted)
         state.rows.append(2)
         expected = {"rows": [1, 2] if inside else [0, 1, 2]}
         assert on_disk(path) == state == expected
@@ -503,7 +503,7 @@ def test_an_interrupted_change_that_is_caught_inside_a_transaction_breaks_it(pat
             raise KeyboardInterrupt
 
         with pytest.raises(StateError, match="interrupted"), state.transaction(), pytest.raises(KeyboardInterrupt):
-            state._store.commit(state._store.root, '["insert", ["rows"], 0, 0]', interrupted)
+            state._store.commit(state._store.root, b'--- ["insert", ["rows"], 0, 0]\n', interrupted)
         assert on_disk(path) == state == {"rows": [1]}
 
 

@@ -32,7 +32,7 @@ def test_a_document_says_what_was_dumped(value: dict[Any, Any]) -> None:
 
 @given(these.values)
 def test_an_entry_says_what_was_encoded_to_us_and_to_any_yaml_reader(value: Any) -> None:
-    line = entries.lines(
+    line = entries.one_change(
         [entries.set_entry("[]", "k", value), entries.set_entry(entries.encode_path([0, "a"]), 1, value)]
     )
     assert line.count(b"\n") == 2

@@ -32,29 +32,32 @@ _DECIMAL_BITS = 8192
 _SIMPLE_KEY = 1000
 
 
-def set_entry(path: str, key: object, value: object) -> str:
-    return f'["set", {path}, {_encode_step(key)}, {_ENCODERS[type(value)](value)}]'
+#: The root has nothing left.
+CLEARED = b"--- {}\n"
 
 
-def delete_entry(path: str, key: object) -> str:
-    return f'["delete", {path}, {_encode_step(key)}]'
+def set_entry(path: str, key: object, value: object) -> bytes:
+    return f'--- ["set", {path}, {_encode_step(key)}, {_ENCODERS[type(value)](value)}]\n'.encode()
 
 
-def insert_entry(path: str, index: int, value: object) -> str:
-    return f'["insert", {path}, {index}, {encode(value)}]'
+def delete_entry(path: str, key: object) -> bytes:
+    return f'--- ["delete", {path}, {_encode_step(key)}]\n'.encode()
+
+
+def insert_entry(path: str, index: int, value: object) -> bytes:
+    return f'--- ["insert", {path}, {index}, {encode(value)}]\n'.encode()
 
 
 def encode_path(keys: Iterable[object]) -> str:
     return f"[{', '.join(map(_encode_step, keys))}]"
 
 
-def lines(entries: Sequence[str]) -> bytes:
-    """The entries of one change."""
-    last = len(entries) - 1
-    return "".join(
-        f"--- {entry} # +{last - number}\n" if number < last else f"--- {entry}\n"
-        for number, entry in enumerate(entries)
-    ).encode()
+def one_change(entries: Sequence[bytes]) -> bytes:
+    """The entries as one change, all or nothing."""
+    left = range(len(entries) - 1, 0, -1)
+    return (
+        b"".join(b"%b # +%d\n" % (entry[:-1], more) for entry, more in zip(entries, left, strict=False)) + entries[-1]
+    )
 
 
 def encode(value: object) -> str:

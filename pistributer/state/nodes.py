@@ -130,7 +130,7 @@ class StateDict(dict[Any, Any]):
             if path is None:
                 dict.clear(self)
             elif self._parent is None:
-                store.commit(self, "{}", self._empty)
+                store.commit(self, entries.CLEARED, self._empty)
             else:
                 store.commit(self, _replacing(self, {}), self._empty)
 
@@ -434,7 +434,7 @@ def keys_of(node: Node) -> list[Any] | None:
     return keys[::-1] if child is node._store.root else None
 
 
-def _replacing(node: Node, new: Any) -> str:
+def _replacing(node: Node, new: Any) -> bytes:
     """The entry that puts `new` where `node` stands."""
     keys = keys_of(node)
     assert keys, "the root is replaced by a document"

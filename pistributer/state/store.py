@@ -64,7 +64,7 @@ class Store:
         #: When to look next whether another program has changed the file.
         self._look_at = 0.0
         #: The entries of the transaction that is open.
-        self._pending: list[str] | None = None
+        self._pending: list[bytes] | None = None
         #: The nodes that it has changed, by id, with their content before.
         self._before: dict[int, tuple[nodes.Node, Any]] = {}
         self._conflict: errors.StateChanged | None = None
@@ -149,7 +149,7 @@ class Store:
             try:
                 tree.replay(self.root, change.value)
             except (LookupError, TypeError, ValueError) as error:
-                line = entries.lines([entries.encode(change.value)])
+                line = f"--- {entries.encode(change.value)}\n".encode()
                 keep(self.path, line)
                 log.warning("%s: passed over a change that does not fit: %r (%s)", self.path, line, error)
 
@@ -170,7 +170,7 @@ class Store:
 
     # -- changing
 
-    def commit(self, node: nodes.Node, entry: str, apply: Callable[..., object], *arguments: Any) -> None:
+    def commit(self, node: nodes.Node, entry: bytes, apply: Callable[..., object], *arguments: Any) -> None:
         """Put `entry` on disk, then change `node` by `apply(*arguments)`. On any error, even Ctrl-C, the file counts.
 
         With `StateDict.__setitem__` the hot path of this room: each call that is spared is a thirtieth of the whole.
@@ -179,7 +179,7 @@ class Store:
             if self._pending is None:
                 if self._file.size >= self._vacuum_at or monotonic() > self._look_at:
                     self._look_around()
-                self._file.append(b"--- %b\n" % entry.encode())
+                self._file.append(entry)
                 if self._sync != "none":
                     self._make_durable()
             else:
@@ -190,13 +190,13 @@ class Store:
             raise
 
     def commit_all(
-        self, node: nodes.Node, change: Sequence[str], apply: Callable[..., object], *arguments: Any
+        self, node: nodes.Node, change: Sequence[bytes], apply: Callable[..., object], *arguments: Any
     ) -> None:
         """The same for a change of several entries, all or nothing."""
         try:
             if self._pending is None:
                 self._look_around()
-                self._append(entries.lines(change))
+                self._append(entries.one_change(change))
             else:
                 self._put_off(node, change)
             apply(*arguments)
@@ -236,7 +236,7 @@ class Store:
                 raise
             self._commit_pending()
 
-    def _put_off(self, node: nodes.Node, change: Sequence[str]) -> None:
+    def _put_off(self, node: nodes.Node, change: Sequence[bytes]) -> None:
         assert self._pending is not None
         if id(node) not in self._before:
             self._before[id(node)] = (node, tree.content(node))
@@ -253,7 +253,7 @@ class Store:
         change = self._pending
         try:
             if change:
-                self._append(entries.lines(change))
+                self._append(entries.one_change(change))
             self._pending, self._before = None, {}
         except BaseException:
             self._roll_back()
