@@ -205,7 +205,13 @@ def test_a_link_is_written_through_and_the_mode_is_kept(tmp_path: Path) -> None:
         state.a = 2
     assert link.is_symlink()
     assert real.read_text() == "a: 2\n"
-    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    real.write_text('a: 1\n--- ["set", [], "a"')
+    with PersistedState(link) as state, pytest.raises(StateChanged):
+        real.write_text("a: 1\nedited: true\n")
+        state._store._look_at = 0.0
+        state.a = 2
+    for name in ("real.yaml", "real.yaml.quarantine", "real.yaml.mine"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600, name
 
 
 # -- changed while it was open

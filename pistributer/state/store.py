@@ -297,7 +297,7 @@ class Store:
 
     def _left_to_others(self) -> errors.StateChanged:
         saved = self.path + ".mine"
-        replace_file(saved, documents.dump(self.root).encode(), durable=True)
+        replace_file(saved, documents.dump(self.root).encode(), durable=True, mode_like=self.path)
         self._conflict = errors.StateChanged(
             f"{self.path!r} was changed by another program while it was open",
             hint=f"merge it with {saved!r}, where this program's state stands, then open it again",
@@ -359,7 +359,7 @@ class Store:
         old = read_file(self.path)[: self._document_end].decode("utf-8-sig")
         data = editing.edited(old, self.root).encode()
         log.debug("vacuum of %s: %d bytes become %d", self.path, self._file.size, len(data))
-        replace_file(self.path, data, durable=True, keep_mode=True)
+        replace_file(self.path, data, durable=True, mode_like=self.path)
         self._close_file()
         self._open_file(len(data))
 

@@ -17,14 +17,14 @@ from .durability import sync_file
 _LITTER = re.compile(r"\..+\.\d+\.tmp")
 
 
-def replace_file(path: str, data: bytes, *, durable: bool, keep_mode: bool = False) -> None:
+def replace_file(path: str, data: bytes, *, durable: bool, mode_like: str | None = None) -> None:
     """Make `data` the content of `path`, atomically; durably too if asked. The caller excludes other writers.
 
-    `keep_mode`: for a file of the user's, who may have closed it to others.
+    `mode_like`: the file whose mode it gets, if that exists; for files of users, who may have closed them to others.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    mode = _mode(path) if keep_mode else None
+    mode = None if mode_like is None else mode_of(mode_like)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666 if mode is None else mode)
         try:
@@ -45,7 +45,8 @@ def replace_file(path: str, data: bytes, *, durable: bool, keep_mode: bool = Fal
         sync_directory(folder)
 
 
-def _mode(path: str) -> int | None:
+def mode_of(path: str) -> int | None:
+    """The permissions of the file at `path`; None if there is none."""
     try:
         return stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:
