@@ -254,7 +254,7 @@ class DurableQueue:
         database, owners = self.rows._database, self.rows._owners
         if database.write(_FINISH, (owners.id,)):
             return True
-        item = self._hand.any()
+        item = self._hand.some()
         if item is not None:
             self._acknowledge(item, who)
             return True

@@ -57,7 +57,7 @@ class Hand:
             mine = self._items.get(who)
             return mine.popleft() if mine else None
 
-    def any(self) -> Item | None:
+    def some(self) -> Item | None:
         """Some item of this object, no longer in hand."""
         with self._lock:
             return next((held.popleft() for held in self._items.values() if held), None)

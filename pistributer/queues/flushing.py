@@ -26,6 +26,8 @@ log = logging.getLogger("pistributer.queues")
 
 #: Items that `ingest` reads at a time.
 _BATCH = 256
+#: Items that `flush` stores at a time, all or none of them; `put_many` does so with this many.
+_TRANSACTION = 1024
 
 
 class FlushQueue:
@@ -154,21 +156,23 @@ def _drain(memory: Any, into: list[Any]) -> None:
 
 
 def _store(disk: DurableQueue, waiting: list[Any]) -> tuple[list[Any], errors.PistributerError | None]:
-    """Put the items on disk. Returns those that are not there, and why."""
-    good, rows, bad = [], [], []
+    """Put the items on disk. Returns those that are not there, in their order, and why."""
     failure: errors.PistributerError | None = None
-    for item in waiting:
+    rows: list[tuple[int, Any]] = []
+    for place, item in enumerate(waiting):
         try:
-            rows.append(_encoded(disk, item))
-            good.append(item)
+            rows.append((place, _encoded(disk, item)))
         except errors.RowError as error:
-            bad.append(item)
             failure = failure or error
+    stored: set[int] = set()
     try:
-        disk.rows.put_many(rows)
+        for begin in range(0, len(rows), _TRANSACTION):
+            batch = rows[begin : begin + _TRANSACTION]
+            disk.rows.put_many(row for _, row in batch)
+            stored.update(place for place, _ in batch)
     except errors.StorageError as error:
-        return good[getattr(error, "stored", 0) :] + bad, error
-    return bad, failure
+        failure = error
+    return [item for place, item in enumerate(waiting) if place not in stored], failure
 
 
 def _encoded(disk: DurableQueue, item: Any) -> Any:
