@@ -8,9 +8,10 @@ The house, from top to bottom. A module imports from its own room and from lower
 
     cli        commands: parse, call one function, print
     workers    tasks, apps, the supervisor, producers, consumers, stress runs
-    queues     the queue contract and its drivers, the classic channels
+    queues     the queue contract and its drivers, durable queues, the classic channels
     records    binary record files
     dicts      persistent dictionaries: files, S3, memory, and wrappers around them
+    state      a small state in a YAML file, mapped to Python objects
     storage    the only code that touches bytes on disk
     errors     one tree of errors
 
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from . import errors
     from .errors import (
         BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
-        ConcurrencyConflictError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull,
-        DriverMismatch, FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed,
-        MutationPolicyError, NewerFormat, NotAQueue, NotARecordFile, NotWritable, PackageMissing,
-        PistributerError, QueueClosed, QueueError, QueueFull, RecordError, RecordTooLarge, RecordTypeError,
-        RecordsClosed, RecordsMissing, ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError,
-        ShardsFull, SourceBusy, StorageError, SyncFailed, TaskNotFound, TimeLimitExceeded, TooManyOpenFiles,
-        UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk, WorkError,
+        ConcurrencyConflictError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch,
+        FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat,
+        NotAQueue, NotARecordFile, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError,
+        QueueFull, QueueShutDown, RecordError, RecordTooLarge, RecordTypeError, RecordsClosed, RecordsMissing,
+        ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, ShardsFull, SourceBusy, StateChanged,
+        StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
+        TimeLimitExceeded, TooManyOpenFiles, UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk,
+        WorkError,
     )  # fmt: skip
     from .dicts.cached import AppendOnlyDictCached, MutableDictCached
     from .dicts.contract import PersiDict
@@ -47,9 +49,12 @@ if TYPE_CHECKING:
     from .dicts.overlapping import OverlappingMultiDict
     from .dicts.s3 import S3Dict
     from .dicts.write_once import WriteOnceDict
+    from .queues.asynchronous import AsyncDurableQueue, AsyncQueue
     from .queues.classic import Pistributer, PistributerTxt
     from .queues.classic_sqlite import PistributerSqlite
     from .queues.contract import Item, Queue, Row, Source, Stats
+    from .queues.durable import DurableQueue
+    from .queues.flushing import FlushQueue
     from .queues.opening import open_queue
     from .records.damage import CorruptionStrategy
     from .records.hot import Bytes
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from .records.sharded_reading import MultiThreadedReader
     from .records.sharded_writing import MultiThreadedWriter
     from .records.writing import RecordWriter
+    from .state.persisted import PersistedState
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
@@ -71,20 +77,21 @@ if TYPE_CHECKING:
     from .workers.tasks import Task
 
 __all__ = [
-    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "BackendError", "Backoff", "BadCall",
-    "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel", "ChannelEmpty", "Child",
-    "ClaimLost", "ConcurrencyConflictError", "CorruptionStrategy", "DamagedRecords", "DamagedValue", "DictError",
-    "DictMismatch", "DiskFull", "DriverMismatch", "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict",
-    "FileInUse", "FolderMissing", "FormatError", "Hook", "IODict", "InconsistentValue", "Item", "Job",
-    "JobFailed", "LocalDict", "MultiThreadedReader", "MultiThreadedWriter", "MutableDictCached",
-    "MutationPolicyError", "NewerFormat", "NonEmptySafeStrTuple", "NotAQueue", "NotARecordFile", "NotWritable",
-    "Outcome", "OverlappingMultiDict", "PackageMissing", "PersiDict", "Pistributer", "PistributerError",
-    "PistributerSqlite", "PistributerTxt", "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull",
-    "RecordError", "RecordIndex", "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter",
-    "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError",
-    "RowTooLarge", "RowTypeError", "Run", "S3Dict", "SafeStrTuple", "ShardsFull", "Snooze", "Source",
-    "SourceBusy", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task", "TaskNotFound",
-    "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
+    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "AsyncDurableQueue", "AsyncQueue",
+    "BackendError", "Backoff", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel",
+    "ChannelEmpty", "Child", "ClaimLost", "ConcurrencyConflictError", "CorruptionStrategy", "DamagedRecords",
+    "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "DurableQueue",
+    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing", "FormatError",
+    "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MultiThreadedReader",
+    "MultiThreadedWriter", "MutableDictCached", "MutationPolicyError", "NewerFormat", "NonEmptySafeStrTuple",
+    "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing",
+    "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
+    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordIndex",
+    "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter", "RecordsClosed", "RecordsMissing",
+    "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict",
+    "SafeStrTuple", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
+    "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
+    "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
     "UnsupportedChunk", "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
@@ -92,6 +99,8 @@ __all__ = [
 _HOMES = {
     "App": "workers.app",
     "AppendOnlyDictCached": "dicts.cached",
+    "AsyncDurableQueue": "queues.asynchronous",
+    "AsyncQueue": "queues.asynchronous",
     "Backoff": "workers.retries",
     "Bytes": "records.hot",
     "Call": "workers.messages",
@@ -99,9 +108,11 @@ _HOMES = {
     "Child": "workers.child",
     "CorruptionStrategy": "records.damage",
     "DELETE_CURRENT": "dicts.flags",
+    "DurableQueue": "queues.durable",
     "ETagHasNotChangedFlag": "dicts.flags",
     "EmptyDict": "dicts.local",
     "FileDirDict": "dicts.files",
+    "FlushQueue": "queues.flushing",
     "Hook": "workers.hooks",
     "IODict": "dicts.iodict",
     "Item": "queues.contract",
@@ -115,6 +126,7 @@ _HOMES = {
     "Outcome": "workers.supervisor",
     "OverlappingMultiDict": "dicts.overlapping",
     "PersiDict": "dicts.contract",
+    "PersistedState": "state.persisted",
     "Pistributer": "queues.classic",
     "PistributerSqlite": "queues.classic_sqlite",
     "PistributerTxt": "queues.classic",

@@ -6,6 +6,7 @@
     ├── QueueError
     │   ├── QueueFull          (also queue.Full)      put on a queue at its limit
     │   ├── QueueClosed        (also ValueError)      the object was closed
+    │   ├── QueueShutDown      (also queue.ShutDown)  a DurableQueue was shut down
     │   ├── ClaimLost                                 the item is not yours any more
     │   ├── SourceBusy                                another object holds the source
     │   ├── RowError           (also ValueError)      this value can not be a row of this queue
@@ -27,6 +28,12 @@
     │   ├── NotARecordFile                            the file is something else
     │   ├── DamagedRecords                            bytes that are not what was written
     │   └── UnsupportedChunk                          sound bytes of a kind that this release can not read
+    ├── StateError                                    about a PersistedState
+    │   ├── StateLocked                               another process has the file open
+    │   ├── StateClosed        (also ValueError)      the object was closed
+    │   ├── StateChanged                              another program has changed the file meanwhile
+    │   ├── StateValueError    (also TypeError, ValueError)  a value or key that a state can not hold
+    │   └── NotAState          (also ValueError)      the file is no state, or an edit of it went wrong
     ├── StorageError           (also OSError)
     │   ├── DiskFull                                  no space, quota or file-size limit
     │   ├── NotWritable        (also PermissionError) read-only folder or filesystem
@@ -70,10 +77,11 @@ __all__ = [
     "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
     "ConcurrencyConflictError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull",
     "DriverMismatch", "FileInUse", "FolderMissing", "FormatError", "InconsistentValue", "JobFailed",
-    "MutationPolicyError", "NewerFormat", "NotAQueue", "NotARecordFile", "NotWritable", "PackageMissing",
-    "PistributerError", "QueueClosed", "QueueError", "QueueFull", "RecordError", "RecordTooLarge", "RecordTypeError",
-    "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge", "RowTypeError",
-    "ShardsFull", "SourceBusy", "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
+    "MutationPolicyError", "NewerFormat", "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "PackageMissing",
+    "PistributerError", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordTooLarge",
+    "RecordTypeError", "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge",
+    "RowTypeError", "ShardsFull", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
+    "StateValueError", "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
     "UnknownCompression", "UnsafeFilesystem", "UnsafeValue", "UnsupportedChunk", "WorkError",
 ]  # fmt: skip
 
@@ -118,6 +126,10 @@ class QueueClosed(QueueError, ValueError):
     """The queue object was closed; the queue on disk is unharmed. Open it again."""
 
 
+class QueueShutDown(QueueError, getattr(queue, "ShutDown", Exception)):  # type: ignore[misc] # new in Python 3.13
+    """The `DurableQueue` was shut down: nothing can be put, and nothing is left to get."""
+
+
 class ClaimLost(QueueError):
     """The item is not held by this queue object any more: it was settled, given back, or claimed by another."""
 
@@ -158,6 +170,33 @@ class DriverMismatch(FormatError):
 
 class NewerFormat(FormatError):
     """The queue was made by a newer release, in a format that this one does not know. Attributes: `found`, `known`."""
+
+
+class StateError(PistributerError):
+    """Something about a `PersistedState`."""
+
+
+class StateLocked(StateError):
+    """Another object, most likely of another process, has the state open. Attributes: `path`, `owner` (a process id or None)."""
+
+
+class StateClosed(StateError, ValueError):
+    """The `PersistedState` was closed; the file is unharmed. What is in memory can still be read."""
+
+
+class StateChanged(StateError):
+    """The file was edited, replaced or deleted by a program that does not lock it. It was left as that program made it.
+
+    Attributes: `path`; `saved`, the file in which the state of this object stands.
+    """
+
+
+class StateValueError(StateError, TypeError, ValueError):
+    """A value or key of a type that a state can not hold and give back as it was. Nothing was changed."""
+
+
+class NotAState(StateError, ValueError):
+    """The file holds no state, or an edit of it went wrong. Nothing was changed. Attributes: `path`, `line`."""
 
 
 class _FileError(PistributerError, OSError):

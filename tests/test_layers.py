@@ -19,6 +19,7 @@ FLOORS = {
     "pistributer.queues": 2,
     "pistributer.dicts": 2,
     "pistributer.records": 2,
+    "pistributer.state": 2,
     "pistributer.workers": 3,
     "pistributer.cli": 4,
     # The faces of the package: they hand names on and hold no logic.

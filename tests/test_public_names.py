@@ -18,19 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Adding a name is a promise; removing one breaks somebody. Both are changed here on purpose or not at all.
 PUBLIC = """
-    App Backoff Call Cancel Child Hook Item Job Outcome Pistributer PistributerSqlite PistributerTxt Progress Queue Retry
-    Role Row Run Snooze Source Stats Supervisor Sync Task __version__ errors open_queue run
-    Bytes CorruptionStrategy MultiThreadedReader MultiThreadedWriter RecordIndex RecordReader RecordWriter
-    BadCall BootError ChannelEmpty ClaimLost DiskFull DriverMismatch FolderMissing FormatError JobFailed NewerFormat
-    NotAQueue NotWritable PackageMissing PistributerError QueueClosed QueueError QueueFull ResultLost ResultTimeout RowError
-    RowTooLarge RowTypeError SourceBusy StorageError SyncFailed TaskNotFound TimeLimitExceeded TooManyOpenFiles
-    UnsafeFilesystem WorkError
-    AppendOnlyDictCached DELETE_CURRENT ETagHasNotChangedFlag EmptyDict FileDirDict IODict KEEP_CURRENT LocalDict
-    MutableDictCached NonEmptySafeStrTuple OverlappingMultiDict PersiDict S3Dict SafeStrTuple WriteOnceDict
-    BackendError BadKey BadKeyType BadValue ConcurrencyConflictError DamagedValue DictError DictMismatch
-    InconsistentValue MutationPolicyError UnsafeValue
-    DamagedRecords FileInUse NotARecordFile RecordError RecordTooLarge RecordTypeError RecordsClosed RecordsMissing
-    ShardsFull UnknownCompression UnsupportedChunk
+    App AppendOnlyDictCached AsyncDurableQueue AsyncQueue Backoff Bytes Call Cancel Child CorruptionStrategy
+    DELETE_CURRENT DurableQueue ETagHasNotChangedFlag EmptyDict FileDirDict FlushQueue Hook IODict Item Job
+    KEEP_CURRENT LocalDict MultiThreadedReader MultiThreadedWriter MutableDictCached NonEmptySafeStrTuple Outcome
+    OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Progress Queue
+    RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Snooze Source Stats Supervisor Sync
+    Task WriteOnceDict __version__ errors open_queue run
+    BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError
+    DamagedRecords DamagedValue DictError DictMismatch DiskFull DriverMismatch FileInUse FolderMissing FormatError
+    InconsistentValue JobFailed MutationPolicyError NewerFormat NotAQueue NotARecordFile NotAState NotWritable
+    PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown RecordError RecordTooLarge
+    RecordTypeError RecordsClosed RecordsMissing ResultLost ResultTimeout RowError RowTooLarge RowTypeError ShardsFull
+    SourceBusy StateChanged StateClosed StateError StateLocked StateValueError StorageError SyncFailed TaskNotFound
+    TimeLimitExceeded TooManyOpenFiles UnknownCompression UnsafeFilesystem UnsafeValue UnsupportedChunk WorkError
 """.split()
 
 #: What `import pistributer` must not drag in; most programs that import it only put rows.
@@ -100,6 +100,16 @@ def test_type_checkers_see_the_same_names() -> None:
     for name, module in seen.items():
         home = importlib.import_module(f"pistributer.{module or name}")
         assert getattr(pistributer, name) is (getattr(home, name) if module else home)
+
+
+@pytest.mark.parametrize("room", ["queues", "state"])
+def test_a_room_hands_on_its_public_names(room: str) -> None:
+    package = importlib.import_module(f"pistributer.{room}")
+    for name in package.__all__:
+        assert getattr(package, name).__module__.startswith(f"pistributer.{room}.")
+        assert getattr(package, name) is getattr(pistributer, name, getattr(package, name))
+    with pytest.raises(AttributeError):
+        _ = package.no_such_name
 
 
 def loaded_by(statement: str) -> set[str]:

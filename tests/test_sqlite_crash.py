@@ -7,10 +7,7 @@ interrupted as well.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,31 +18,11 @@ import pytest
 
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
-from pistributer.storage import sqlite_db
 
 from .processes import Child, wait_for
-from .sqlite_tools import foreign
+from .sqlite_tools import die_before, foreign
 
 Scene = Callable[[Any, str], None]
-
-
-def die_before(statement: int) -> None:
-    """From now on, count the statements of every new connection of this process, and be killed before this one."""
-    left = [statement]
-
-    def count(sql: str) -> None:
-        left[0] -= 1
-        if left[0] <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    connect = sqlite3.connect
-
-    def counted(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
-        connection.set_trace_callback(count)
-        return connection
-
-    sqlite_db.sqlite3.connect = counted  # type: ignore[attr-defined]
 
 
 def told_by(scene: Scene, url: str, at: int) -> tuple[list[Any], bool]:

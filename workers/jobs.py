@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pistributer import errors
@@ -43,7 +44,24 @@ class Job(Generic[T]):
         ResultTimeout; ResultLost if no result will come: the task keeps none, the job was purged, or the result is too
         old. A lost job is noticed after about a second.
         """
-        finished = self._wait(timeout)
+        looks = self._looks(timeout)
+        while isinstance(found := next(looks), float):
+            time.sleep(found)
+        return self._value(found)
+
+    async def wait(self, timeout: float | None = None) -> T:
+        """`result` for asyncio: other tasks run meanwhile. `await job` is the same without a limit."""
+        import asyncio  # here, because most programs that send jobs never load it
+
+        looks = self._looks(timeout)
+        while isinstance(found := await asyncio.to_thread(next, looks), float):
+            await asyncio.sleep(found)
+        return self._value(found)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.wait().__await__()
+
+    def _value(self, finished: Finished) -> T:
         if not finished.ok:
             raise to_error(self.id, finished)
         value: T = finished.value
@@ -86,7 +104,8 @@ class Job(Generic[T]):
     def _is_called_off(self) -> bool:
         return self.id in CalledOff(self._app.home.run).read()
 
-    def _wait(self, timeout: float | None) -> Finished:
+    def _looks(self, timeout: float | None) -> Iterator[float | Finished]:
+        """Look for the result once a step: yields how long to wait before the next look, in seconds, at last the result."""
         begun = now = time.monotonic()
         deadline = None if timeout is None else begun + timeout
         pause, look_at = _FIRST_PAUSE, begun + _LOOK_FOR_JOB
@@ -98,9 +117,9 @@ class Job(Generic[T]):
                 self._require_existence()
                 # A scan of a long queue takes time; spend at most a tenth of the wait on it.
                 look_at = time.monotonic() + max(_LOOK_FOR_JOB, 10 * (time.monotonic() - now))
-            time.sleep(min(pause, left))
+            yield min(pause, left)
             pause, now = min(pause * 1.5, _LONGEST_PAUSE), time.monotonic()
-        return finished
+        yield finished
 
     def _require_existence(self) -> None:
         """ResultLost if there is neither a job nor a result, or if there is a job but will be no result."""

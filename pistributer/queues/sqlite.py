@@ -36,7 +36,7 @@ from . import sqlite_steps as steps
 from .contract import LOOK_AROUND, MAX_ROW_BYTES, Item, Queue, Row, Source, State, Stats, wait_until
 from .refusals import check_count, check_length, claim_lost, queue_closed, queue_full
 from .rows import JSON, encode_json
-from .sqlite_claims import Apply, Claims
+from .sqlite_claims import Also, Apply, Claims
 from .sqlite_owners import Owners
 from .sqlite_sources import SqliteSource
 
@@ -213,6 +213,20 @@ class SqliteQueue(Queue):
             if not self._database.read(sql.MAY_HAVE_ROWS, (time.time(),))[0][0]:
                 return []
             return self._claims.claim(n, started)
+
+    def exchange(self, done: list[Item], also: Also) -> list[Item]:
+        """For queues/durable.py: acknowledge `done`, do `also`, and claim one row if there is any, in one transaction."""
+        with self._claim_lock:
+            self._require_open()
+            self._look_around()
+            if not done and not self._database.read(sql.MAY_HAVE_ROWS, (time.time(),))[0][0]:
+                return []
+            return self._claims.exchange(done, also)
+
+    def set_max_rows(self, max_rows: int | None) -> None:
+        """Change the limit of this object. Those who wait for room look again within 20 ms."""
+        self._max_rows = self._options["max_rows"] = max_rows
+        self._plain_limit = -1 if max_rows or self._max_bytes else self._max_row_bytes + 1
 
     def start(self, item: Item) -> None:
         with self._claim_lock:

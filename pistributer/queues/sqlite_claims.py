@@ -20,6 +20,8 @@ _EXPIRE_EVERY = 1.0
 
 #: What to do with held items, by place, in a transaction.
 Apply = Callable[[Connection, dict[int, Item]], object]
+#: What else to do when the owner with this id has so many rows acknowledged, in the same transaction.
+Also = Callable[[Connection, int, int], object]
 
 
 class _Claim:
@@ -54,6 +56,22 @@ class Claims:
         owner = self._owners.take()
         with self._database.transaction() as connection:
             ranges = steps.take(connection, owner, n, started, time.time())
+        return self._hand_out_all(owner, ranges, started)
+
+    def exchange(self, done: list[Item], also: Also) -> list[Item]:
+        """Acknowledge `done`, do `also`, and claim the next row, in one transaction."""
+        owner = self._owners.take()
+        held, _ = self._split(done)
+        with self._database.transaction() as connection:
+            if held and connection.execute(sql.STILL_OWNER, (owner,)).fetchone() is not None:
+                self.ack(connection, held)
+                also(connection, owner, len(held))
+                self._drop_finished(connection, held)
+            ranges = steps.take(connection, owner, 1, 1, time.time())
+        self._forget(held)
+        return self._hand_out_all(owner, ranges, 1)
+
+    def _hand_out_all(self, owner: int, ranges: list[steps.Range], started: int) -> list[Item]:
         return [item for first, rows in ranges for item in self._hand_out(owner, first, rows, started)]
 
     def _hand_out(self, owner: int, first: int, rows: list[steps.Taken], started: int) -> list[Item]:

@@ -41,14 +41,15 @@ class AppendFile:
         self.size = 0
         forking.register(self)
 
-    def open(self, *, keep: Callable[[bytes], None] | None = None) -> AppendFile:
+    def open(self, *, keep: Callable[[bytes], None] | None = None, heal: bool = True) -> AppendFile:
         """Open, making the file if it is missing, and heal the tail.
 
-        `keep` is given what is about to be cut off, before it is: killed between the two, it is given it again.
+        `keep` is given what is about to be cut off, before it is: killed between the two, it is given it again. With
+        `heal=False` the caller has seen to the tail by rules of its own.
         """
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self.size = heal_tail(self.fd, keep)
+            self.size = heal_tail(self.fd, keep) if heal else os.lseek(self.fd, 0, os.SEEK_END)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError) and not isinstance(error, errors.PistributerError):
@@ -179,3 +180,11 @@ def append_once(path: str, data: bytes, *, sync: bool = False) -> None:
             file.sync()
     finally:
         file.close()
+
+
+def cut(path: str, size: int) -> None:
+    """Cut the closed file at `path` to `size` bytes. The caller has excluded everybody else."""
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        raise errors.from_os_error(error, "cut", path) from error

@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 
 from .. import errors
@@ -19,13 +20,19 @@ from .durability import sync_file
 _LITTER = re.compile(r"\..+\.\d+\.tmp")
 
 
-def replace_file(path: str, data: bytes, *, durable: bool) -> None:
-    """Make `data` the content of `path`, atomically; durably too if asked. The caller excludes other writers."""
+def replace_file(path: str, data: bytes, *, durable: bool, mode_like: str | None = None) -> None:
+    """Make `data` the content of `path`, atomically; durably too if asked. The caller excludes other writers.
+
+    `mode_like`: the file whose mode it gets, if that exists; for files of users, who may have closed them to others.
+    """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    mode = None if mode_like is None else mode_of(mode_like)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666 if mode is None else mode)
         try:
+            if mode is not None:
+                os.fchmod(fd, mode)  # whatever the umask says
             write_all(fd, data)
             if durable:
                 sync_file(fd, temporary)
@@ -39,6 +46,14 @@ def replace_file(path: str, data: bytes, *, durable: bool) -> None:
         raise errors.from_os_error(error, "replace", path) from error
     if durable:
         sync_directory(folder)
+
+
+def mode_of(path: str) -> int | None:
+    """The permissions of the file at `path`; None if there is none."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return None
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -91,10 +106,14 @@ def sync_directory(folder: str) -> None:
         os.close(fd)
 
 
-def remove_litter(folder: str) -> None:
-    """Delete what killed calls of `replace_file` left in `folder`. The caller excludes other writers."""
+def remove_litter(folder: str, of: str | None = None) -> None:
+    """Delete what killed calls of `replace_file` left in `folder`, for all files there or for the file named `of`.
+
+    The caller excludes other writers.
+    """
+    litter = _LITTER if of is None else re.compile(rf"\.{re.escape(of)}\.\d+\.tmp")
     for name in os.listdir(folder):
-        if _LITTER.fullmatch(name):
+        if litter.fullmatch(name):
             remove_quietly(os.path.join(folder, name))
 
 
