@@ -92,6 +92,15 @@ def test_not_appending_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
     assert read_all(tmp_path, prefix="shard_x") == [b"of another set"]
 
 
+@pytest.mark.parametrize("prefix", ["../other", "/tmp/other", "a/b"])
+def test_a_prefix_does_not_lead_out_of_the_folder(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "folder").mkdir()
+    for call in (new_writer, new_reader):
+        with pytest.raises(ValueError, match="part of a file's name"):
+            call(tmp_path / "folder", prefix=prefix)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
+
+
 def test_two_writers_share_a_folder(tmp_path: Path) -> None:
     with new_writer(tmp_path) as one, new_writer(tmp_path) as two:
         one.write_records([b"one"] * 4)

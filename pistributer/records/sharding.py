@@ -28,9 +28,11 @@ def shard_path(folder: str, prefix: str, number: int) -> str:
 def find_shards(folder: Path, prefix: str) -> list[Shard]:
     """The files `PREFIX_NUMBER` in `folder`, by number. `PREFIX_x_0` is a shard of another set, and `PREFIX_0.torn-64` is none.
 
-    Raises RecordsMissing if there is no such folder.
+    Raises RecordsMissing if there is no such folder, ValueError for a prefix that leads out of it.
     """
     folder = os.fsdecode(folder)
+    if os.path.basename(prefix) != prefix:
+        raise ValueError(f"a prefix is a part of a file's name, not {prefix!r}")
     name = re.compile(re.escape(prefix) + r"_([0-9]+)")
     try:
         entries = [(name.fullmatch(entry.name), entry) for entry in os.scandir(folder) if entry.is_file()]
