@@ -73,7 +73,7 @@ class SafeStrTuple(tuple[str, ...]):
     def __mul__(self, count: SupportsIndex) -> SafeStrTuple:
         return SafeStrTuple(tuple.__mul__(self, count))
 
-    def __reversed__(self) -> SafeStrTuple:  # type: ignore[override]  # the seed's: a tuple, which can be iterated too
+    def __reversed__(self) -> SafeStrTuple:  # type: ignore[override]  # persidict's: a tuple, which can be iterated too
         return SafeStrTuple(*self[::-1])
 
     def __getnewargs__(self) -> tuple[str, ...]:
