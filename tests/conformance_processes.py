@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from pistributer import errors
+from pistributer.queues import claiming, contract, sqlite
 from pistributer.queues.contract import Queue
 from pistributer.queues.opening import open_queue
 
+from .conformance_delivery import background
 from .conformance_hooks import Hooks
 from .processes import METHODS, Child, Method, run, wait_for
 
@@ -139,7 +141,7 @@ class ProcessContract(Hooks):
                 put_at = time.time()
                 queue.put(self.value(i))
                 delays.append(child.hear() - put_at)
-        # A waiter that only looks around by itself would take LOOK_AROUND / 2 = 100 ms.
+        # A waiter that only looks around by itself would take LOOK_AROUND / 2 = 200 ms.
         assert statistics.median(delays) < 0.02, delays
 
     # -- death
@@ -159,6 +161,24 @@ class ProcessContract(Hooks):
         assert {self.number(item.value): item.attempt for item in items} == {1: 2, 2: 1, 3: 1}
         # The aim is a fraction of a second; this leaves room for a machine that is busy with other things.
         assert took < 2
+
+    def test_a_waiter_that_is_told_of_a_death_need_not_look_for_it(
+        self, opened: Open, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.need_processes()
+        for module in (contract, claiming, sqlite):
+            monkeypatch.setattr(module, "LOOK_AROUND", 60.0)
+        monkeypatch.setattr(claiming, "_NET", 60.0)
+        queue, other = opened(), opened()
+        self.fill(queue, 1)
+        with Child(_claim_one_and_wait, url) as child:
+            child.hear()
+            with background(lambda: other.claim(timeout=30)) as claimed:
+                wait_for(lambda: queue._bell.page[0] == 1, "the waiter's sleep")  # type: ignore[attr-defined]
+                child.kill()
+                queue.wake()
+        (item,) = claimed.value
+        assert item.attempt == 2
 
     def test_stats_and_scan_call_a_dead_owners_rows_ready(self, opened: Open, url: str) -> None:
         self.need_processes()

@@ -26,7 +26,7 @@ from .board import Desk
 from .child import Child
 
 #: Longest sleep before a look at whether to stop, in seconds. Rows ring a bell, so this delays no work.
-WAIT = 0.2
+WAIT = 0.4
 #: Claim ahead about as much as takes this long, in seconds.
 _AHEAD = 0.02
 #: … but at most so many rows.

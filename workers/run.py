@@ -90,6 +90,8 @@ class _Run:
         self._until_empty = until_empty
         self._on_event = on_event
         self._slots: dict[str, int] = {}
+        #: Which queue the children of a role take from.
+        self._queue_of: dict[str, str] = {}
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         self._called_off = cancelling.CalledOff(self.home.run)
@@ -159,6 +161,8 @@ class _Run:
         app = self.app
         roles = [self._role(f"producer {name}", produce, name, 1, ends=True) for name in app.producers]
         task_queues = sorted({task.queue for task in app.tasks.values()})
+        self._queue_of = {f"worker {queue}": queue for queue in task_queues}
+        self._queue_of |= {f"consumer {it.name}": it.queue for it in app.consumers.values()}
         roles += [self._role(f"worker {queue}", work, queue, processes) for queue in task_queues]
         roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
         if app.schedules:
@@ -195,8 +199,15 @@ class _Run:
     def _event(self, said: Say) -> None:
         if said.key is not None and said.cause is not None and not said.cause.normal:
             self._note_death(said)
+            self._wake_others(said.key[0])
         if self._on_event is not None:
             self._on_event(said)
+
+    def _wake_others(self, role: str) -> None:
+        """Have those who take from the same queue as the dead child take over at once."""
+        if role in self._queue_of:
+            with contextlib.suppress(errors.StorageError):  # a full disk, say: they look by themselves, a little later
+                self.app.queue(self._queue_of[role]).wake()
 
     def _note_death(self, said: Say) -> None:
         """Which job it was running: what makes a dead letter say why."""

@@ -26,8 +26,8 @@ from typing import Any, ClassVar, Literal
 
 State = Literal["ready", "claimed", "delayed", "dead", "retained"]
 
-#: How long a waiter sleeps before it looks by itself for rows that fell due or whose owner died, in seconds.
-LOOK_AROUND = 0.2
+#: How long a waiter sleeps before it looks by itself for rows whose owner died, in seconds; `Queue.wake` has it look at once.
+LOOK_AROUND = 0.4
 
 #: A row may be this long unless the queue says otherwise, in bytes.
 MAX_ROW_BYTES = 64 * 1024 * 1024
@@ -210,6 +210,13 @@ class Queue(abc.ABC):
     @abc.abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until something may be claimable; True then, False after `timeout` seconds. Uses no CPU meanwhile."""
+
+    @abc.abstractmethod
+    def wake(self) -> None:
+        """Have everybody who waits, in any process, look around now instead of within LOOK_AROUND seconds.
+
+        For those who know that an owner has died: a supervisor, whose workers then take over in milliseconds.
+        """
 
     # -- dead letters
 

@@ -38,8 +38,6 @@ from .sqlite import SqliteQueue
 _LOOK: Final = 0.01
 #: Seconds that `put` waits for room before it looks whether the queue was shut down.
 _PATIENCE: Final = 0.1
-#: More sleepers than a doorbell knows.
-_ALL: Final = 1024
 #: The doorbell's counter that `shutdown` counts up.
 _SHUTDOWNS: Final = 0
 
@@ -316,7 +314,7 @@ class DurableQueue:
                 self.rows._bell.count_up(_SHUTDOWNS)
         if immediate:
             self.clear()
-        self.rows._ring(_ALL)
+        self.rows._bell.ring_all()
 
     def _refuse_if_shut_down(self) -> None:
         if self.is_shutdown:

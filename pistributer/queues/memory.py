@@ -189,6 +189,11 @@ class MemoryQueue(Queue):
         self._require_open()
         return True
 
+    def wake(self) -> None:
+        with self._store.lock:
+            self._require_open()
+            self._store.more_rows.notify_all()
+
     def start(self, item: Item) -> None:
         with self._store.lock:
             self._require_open()

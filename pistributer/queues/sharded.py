@@ -275,6 +275,17 @@ class ShardedQueue(Queue):
             self._require_open()  # closed by another thread meanwhile, with the bell
             raise
 
+    def wake(self) -> None:
+        self._require_open()
+        with self._typed_errors:
+            self._count_change()
+            self._bell.ring_all()
+
+    def _count_change(self) -> None:
+        """Whoever claims or wakes next looks for new shards and dead owners."""
+        with self._folder.lock:
+            self._bell.count_up(SHARDS_CHANGED)
+
     # -- dead letters
 
     def requeue_dead(self, ids: Iterable[str] | None = None) -> int:
@@ -320,8 +331,7 @@ class ShardedQueue(Queue):
                 gave_back = self._claimer.release()
                 self._appender.drop()
         if gave_back:  # nobody needs to wait until he looks around
-            with self._folder.lock:
-                self._bell.count_up(SHARDS_CHANGED)
+            self._count_change()
             self._bell.ring()
         self._bell.close()
 

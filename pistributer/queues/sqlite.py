@@ -45,6 +45,8 @@ _PUT_BATCH = 1024
 #: First and longest pause between two looks for room, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 _SCANNED: tuple[State, ...] = ("ready", "claimed", "delayed", "dead")
+#: The doorbell's counter of calls of `wake`; the other one is DurableQueue's.
+WAKES = 1
 
 #: Rows with a newline each to the queue, in a transaction.
 _Store = Callable[[Connection, list[bytes]], object]
@@ -83,6 +85,7 @@ class SqliteQueue(Queue):
         self._retention = retention
         self._claim_lock = threading.Lock()
         self._next_look = 0.0
+        self._seen_wakes = 0
         self._sources: weakref.WeakSet[SqliteSource] = weakref.WeakSet()
         self._closed = False
         sql.refuse_folder(path)
@@ -236,9 +239,9 @@ class SqliteQueue(Queue):
 
     def _look_around(self) -> None:
         """Give back what dead owners held, if nobody of this object has looked for LOOK_AROUND seconds."""
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + LOOK_AROUND
+        now, wakes = time.monotonic(), self._bell.counter(WAKES)
+        if now >= self._next_look or wakes != self._seen_wakes:
+            self._next_look, self._seen_wakes = now + LOOK_AROUND, wakes
             self._owners.rescue()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -263,6 +266,12 @@ class SqliteQueue(Queue):
         except (ValueError, OSError):
             self._require_open()  # closed by another thread meanwhile, with the bell
             raise
+
+    def wake(self) -> None:
+        self._require_open()
+        with self._database.transaction():  # its lock makes this the only one that counts
+            self._bell.count_up(WAKES)
+        self._bell.ring_all()
 
     # -- settling
 

@@ -100,6 +100,10 @@ class Doorbell:
             page[0] = 1
             count -= self._wake(position - _FIRST)
 
+    def ring_all(self) -> None:
+        """Wake everybody."""
+        self.ring(_LAST - _FIRST)
+
     def _wake(self, slot: int) -> bool:
         try:
             fd = os.open(self._fifo_path(slot), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
