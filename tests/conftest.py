@@ -29,10 +29,11 @@ _KEPT = (b"multiprocessing.forkserver", b"multiprocessing.resource_tracker")
 def cli_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which a shell finds the `pistributer` and `python` of this checkout."""
     folder = tmp_path_factory.mktemp("bin")
-    script = folder / "pistributer"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pistributer "$@"\n')
-    script.chmod(0o755)
-    (folder / "python").symlink_to(sys.executable)
+    # Scripts and not links: through a link Python does not find the environment that it is part of.
+    for name, module in (("pistributer", "-m pistributer"), ("python", "")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        script.chmod(0o755)
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "100"}
 

@@ -78,7 +78,8 @@ def folder(tmp_path: Path) -> Path:
 def start(code: str, folder: Path) -> subprocess.Popen[str]:
     code = code.replace("/tmp/iodict", str(folder / "iodict-folder"))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parent.parent)])}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    # Unbuffered, so that a killed child's last words are here.
+    return subprocess.Popen([sys.executable, "-u", "-c", code], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def output(code: str, folder: Path) -> list[str]:
