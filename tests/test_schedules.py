@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pistributer import App, errors
@@ -92,6 +92,7 @@ def test_of_an_interval_each_moment_is_due_once(last: float, passed: float, ever
 
 
 @given(TIMES, st.sampled_from(["* * * * *", "7 3 * * *", "0 0 29 2 *"]), st.sampled_from(["UTC", "America/New_York"]))
+@example(987557579.5, "* * * * *", "UTC")  # half a second before a moment
 def test_the_last_moment_before_is_followed_by_the_next_one_after(when: float, cron: str, zone: str) -> None:
     it = schedule(cron=cron, zone=zone)
     before, after = it.preceding(when), next(it.following(when))

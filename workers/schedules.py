@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from itertools import takewhile
 from types import ModuleType
 from typing import Any, Literal
@@ -59,13 +59,12 @@ class Schedule:
         """The last moment not later than `at`; None if there was none for 50 years."""
         if self.every is not None:
             return math.floor(at / self.every) * self.every
-        found = next(self._cronsim(at + 1.0, reverse=True), None)
+        found = next(self._cronsim(math.floor(at) + 1, reverse=True), None)  # the last before the next whole second
         return None if found is None else found.timestamp()
 
     def _cronsim(self, start: float, *, reverse: bool = False) -> Iterator[datetime]:
-        begin = datetime.fromtimestamp(start, self.zone)
-        # Whole seconds only, so that none is skipped on the way back and none repeated on the way forth.
-        begin = begin.replace(microsecond=0) + timedelta(seconds=reverse and begin.microsecond > 0)
+        # Moments are whole seconds; cronsim takes a fraction for a moment that it has passed.
+        begin = datetime.fromtimestamp(math.floor(start), self.zone)
         found: Iterator[datetime] = cronsim().CronSim(self.cron, begin, reverse)
         return found
 

@@ -137,9 +137,11 @@ class AsyncQueue:
         """Done: forget these rows."""
         await self._threads.do(self.queue.ack, items)
 
-    async def nack(self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None) -> None:
+    async def nack(
+        self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
+    ) -> None:
         """Not done: give these rows back."""
-        await self._threads.do(self.queue.nack, items, delay=delay, error=error)
+        await self._threads.do(self.queue.nack, items, delay=delay, error=error, counted=counted)
 
     async def bury(self, items: Item | Iterable[Item], *, error: str | None = None) -> None:
         """Never again: move these rows to the dead letters."""
