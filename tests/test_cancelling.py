@@ -120,7 +120,7 @@ def test_what_has_ended_is_forgotten_and_what_waits_is_not(app: App, app_file: P
     ended.cancel()
     run_noted = cancelling.CalledOff(app.home.run)
     with RunningApp(app_file, processes=1):
-        wait_for(lambda: app.queue().stats().ready == 0)
+        wait_for(lambda: not list(app.queue().scan("ready", "claimed")))
     waiting.cancel()
     assert run_noted.read() == {ended.id, waiting.id}
     with RunningApp(app_file, processes=1):
