@@ -20,7 +20,8 @@ from pistributer.records.walking import Walker
 from .records_tools import read, write
 
 RECOVER = CorruptionStrategy.RECOVER
-#: `RECORDS_SWEEP=1 pytest tests/test_records_damage.py` flips every byte of 200 KB and cuts at each: minutes.
+#: `RECORDS_SWEEP=1 pytest -o faulthandler_timeout=0 -o timeout=0 tests/test_records_damage.py` flips every byte of 200 KB and
+#: cuts at each: minutes. (The dump of a slow test's stack, taken while it runs on, has crashed it.)
 FULL_SWEEP = os.environ.get("RECORDS_SWEEP") == "1"
 
 
