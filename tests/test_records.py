@@ -29,7 +29,7 @@ from pistributer.records import (
     hot,
     plain,
 )
-from pistributer.storage import durability, whole_append
+from pistributer.storage import appending, durability
 
 from .processes import run
 from .records_tools import GOLDEN, numbered, read, write
@@ -322,7 +322,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[
 
 
 def test_each_syncs_before_a_flush_returns_and_none_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = count_calls(monkeypatch, whole_append, "sync_file")
+    synced = count_calls(monkeypatch, appending, "sync_file")
     with RecordWriter(tmp_path / "none") as writer:
         writer.write_record(b"a")
         writer.flush()
@@ -352,7 +352,7 @@ def test_after_a_failed_sync_the_writer_is_closed(tmp_path: Path, monkeypatch: p
 
     writer = RecordWriter(tmp_path / "file")
     writer.write_record(b"a")
-    monkeypatch.setattr(whole_append, "sync_file", fail)
+    monkeypatch.setattr(appending, "sync_file", fail)
     with pytest.raises(errors.SyncFailed):
         writer.sync()
     with pytest.raises(errors.RecordsClosed):

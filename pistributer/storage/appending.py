@@ -29,17 +29,43 @@ from .replacing import write_all
 _LOOK_BACK = 65536
 
 
-class AppendFile:
-    """A kept descriptor on a file that this process alone appends to. Not thread-safe: the caller holds a lock."""
+class KeptFile:
+    """A descriptor that is kept open, and closed in a forked child: it belongs to the parent. Subclasses open it."""
 
     __slots__ = ("__weakref__", "fd", "path", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = -1
-        #: Bytes in the file, as far as this process has written and seen.
+        #: Bytes in the file that count, as far as this process has written and seen.
         self.size = 0
         forking.register(self)
+
+    def sync(self) -> None:
+        """fdatasync; after SyncFailed the descriptor is given up."""
+        try:
+            sync_file(self.fd, self.path)
+        except errors.SyncFailed:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the descriptor, and so free a lock that is held on it. Closing twice is fine."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _after_fork(self) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AppendFile(KeptFile):
+    """A kept descriptor on a file that this process alone appends to. Not thread-safe: the caller holds a lock."""
+
+    __slots__ = ()
 
     def open(self, *, keep: Callable[[bytes], None] | None = None, heal: bool = True) -> AppendFile:
         """Open, making the file if it is missing, and heal the tail.
@@ -95,29 +121,10 @@ class AppendFile:
         self.close()
         raise error
 
-    def sync(self) -> None:
-        """fdatasync; after SyncFailed the descriptor is given up."""
-        try:
-            sync_file(self.fd, self.path)
-        except errors.SyncFailed:
-            self.close()
-            raise
-
     def truncate(self, size: int = 0) -> None:
         """Cut the file to `size` bytes, a row boundary."""
         os.ftruncate(self.fd, size)
         self.size = size
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def _after_fork(self) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def heal_tail(fd: int, keep: Callable[[bytes], None] | None = None) -> int:

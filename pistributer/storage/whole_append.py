@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 
 from .. import errors
-from . import forking
+from .appending import KeptFile
 from .durability import sync_file
 from .replacing import free_names, remove_quietly, write_all
 
@@ -27,19 +27,15 @@ _COPY_SIZE = 1 << 20
 Buffer = bytes | bytearray | memoryview
 
 
-class WholeAppendFile:
-    """A kept, locked descriptor. Not thread-safe: the caller holds a lock of its own."""
+class WholeAppendFile(KeptFile):
+    """A kept, locked descriptor; the next piece goes to `size`. Not thread-safe: the caller holds a lock of its own."""
 
-    __slots__ = ("__weakref__", "created", "fd", "path", "size")
+    __slots__ = ("created",)
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.fd = -1
-        #: Bytes in the file that count; the next piece goes there.
-        self.size = 0
+        super().__init__(path)
         #: Whether `open` made the file.
         self.created = False
-        forking.register(self)
 
     def open(self, *, truncate: bool = False) -> WholeAppendFile:
         """Open, making the file if it is missing, and lock it; then empty it if asked.
@@ -94,26 +90,6 @@ class WholeAppendFile:
         with errors.typed_os_errors("cut", self.path):
             os.ftruncate(self.fd, size)
         self.size = size
-
-    def sync(self) -> None:
-        """fdatasync; after SyncFailed the descriptor is given up."""
-        try:
-            sync_file(self.fd, self.path)
-        except errors.SyncFailed:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the descriptor, which frees the lock."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def _after_fork(self) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def lock(fd: int, path: str) -> None:
