@@ -22,6 +22,7 @@ SYNC_MODES = ("none", "each")
 _SAMPLE = 16
 #: So many names of a folder are looked at together.
 _CHUNK = 256
+_is_file, _is_symlink = os.DirEntry.is_file, os.DirEntry.is_symlink
 
 
 class FileDirDict(PersiDict[V], Generic[V]):
@@ -205,7 +206,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
 
     def _walk(self, top: str | None = None) -> Iterator[tuple[str, list[str]]]:
         """Folder and some names, without their ending, of files that could be items; only names are read."""
-        suffix, end = self._suffix, -len(self._suffix)
+        suffix = self._suffix
         todo = [top or self._base_dir]
         while todo:
             folder = todo.pop()
@@ -217,15 +218,22 @@ class FileDirDict(PersiDict[V], Generic[V]):
                 raise errors.from_os_error(error, "list", folder) from error
             with entries:
                 while chunk := list(itertools.islice(entries, _CHUNK)):
-                    # Not is_file(follow_symlinks=False): the keyword alone would cost a fifth of the listing.
-                    found = [
-                        name[:end]
-                        for one in chunk
-                        if (name := one.name).endswith(suffix) and one.is_file() and not one.is_symlink()
-                    ]
+                    found = _plain_files(chunk, suffix)
                     if len(found) < len(chunk):
                         todo += [one.path for one in chunk if one.is_dir(follow_symlinks=False) and is_safe(one.name)]
                     yield folder, only_safe(found)
+
+
+def _plain_files(entries: list[os.DirEntry[str]], suffix: str) -> list[str]:
+    """The names, without `suffix`, of those that have it and are files, not links to files."""
+    end = -len(suffix)
+    if all(map(_is_file, entries)) and not any(
+        map(_is_symlink, entries)
+    ):  # in C, which halves the time of most listings
+        return [name[:end] for one in entries if (name := one.name).endswith(suffix)]
+    return [
+        name[:end] for one in entries if (name := one.name).endswith(suffix) and one.is_file() and not one.is_symlink()
+    ]
 
 
 def _etag(state: os.stat_result) -> str:

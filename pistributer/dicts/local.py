@@ -67,6 +67,7 @@ class LocalDict(PersiDict[V], Generic[V]):
         self.prune_interval = prune_interval
         self._prefix: tuple[str, ...] = ()
         self._items = self.backend.items
+        self._decode = self._format.decode_own or self._format.decode
 
     def _place(self, key: NonEmptySafeStrTuple) -> tuple[str, tuple[str, ...]]:
         return (self.serialization_format, (*self._prefix, *key))
@@ -76,7 +77,7 @@ class LocalDict(PersiDict[V], Generic[V]):
         if found is None:
             return None
         kept, encoded, mark = found
-        value = self._format.decode(kept) if encoded else kept
+        value = self._decode(kept) if encoded else kept
         return Entry(self._check_loaded(value, str(tuple(key))), *mark)
 
     def _stat(self, key: NonEmptySafeStrTuple) -> Mark | None:
