@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, ShardsFull, SourceBusy, StateChanged,
         StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
         TimeLimitExceeded, TooManyOpenFiles, UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk,
+        WorkerDied,
         WorkError,
     )  # fmt: skip
     from .dicts.cached import AppendOnlyDictCached, MutableDictCached
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
-    from .workers.hooks import Hook, Run
+    from .workers.hooks import Hook, Run, Sending
     from .workers.jobs import Job
     from .workers.messages import Call
     from .workers.retries import Backoff, Cancel, Retry, Snooze
@@ -89,10 +90,10 @@ __all__ = [
     "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordIndex",
     "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter", "RecordsClosed", "RecordsMissing",
     "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict",
-    "SafeStrTuple", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
+    "SafeStrTuple", "Sending", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
     "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
     "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
-    "UnsupportedChunk", "WorkError", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
+    "UnsupportedChunk", "WorkError", "WorkerDied", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -141,6 +142,7 @@ _HOMES = {
     "Run": "workers.hooks",
     "S3Dict": "dicts.s3",
     "SafeStrTuple": "dicts.keys",
+    "Sending": "workers.hooks",
     "Snooze": "workers.retries",
     "Source": "queues.contract",
     "Stats": "queues.contract",

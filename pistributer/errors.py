@@ -55,6 +55,7 @@
     ├── PackageMissing         (also ImportError)     this needs an extra that is not installed
     └── WorkError
         ├── TaskNotFound       (also LookupError)     a message names a task that the app lacks
+        ├── WorkerDied                                the process that ran a job died, each time
         ├── BadCall            (also TypeError)       arguments that a message can not carry
         ├── JobFailed                                 the task raised; carries what it raised
         ├── TimeLimitExceeded  (also TimeoutError)    raised inside a task by its soft time limit
@@ -82,7 +83,7 @@ __all__ = [
     "RecordTypeError", "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge",
     "RowTypeError", "ShardsFull", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
     "StateValueError", "StorageError", "SyncFailed", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles",
-    "UnknownCompression", "UnsafeFilesystem", "UnsafeValue", "UnsupportedChunk", "WorkError",
+    "UnknownCompression", "UnsafeFilesystem", "UnsafeValue", "UnsupportedChunk", "WorkError", "WorkerDied",
 ]  # fmt: skip
 
 
@@ -353,6 +354,10 @@ class WorkError(PistributerError):
 
 class TaskNotFound(WorkError, LookupError):
     """A message names a task that the app does not define. Attribute: `task`."""
+
+
+class WorkerDied(WorkError):
+    """The process that ran the job died, each time that it was tried. Hooks see it; it is the `kind` of a JobFailed."""
 
 
 class BadCall(WorkError, TypeError):

@@ -22,7 +22,7 @@ PUBLIC = """
     DELETE_CURRENT DurableQueue ETagHasNotChangedFlag EmptyDict FileDirDict FlushQueue Hook IODict Item Job
     KEEP_CURRENT LocalDict MultiThreadedReader MultiThreadedWriter MutableDictCached NonEmptySafeStrTuple Outcome
     OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Progress Queue
-    RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Snooze Source Stats Supervisor Sync
+    RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync
     Task WriteOnceDict __version__ errors open_queue run
     BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError
     DamagedRecords DamagedValue DictError DictMismatch DiskFull DriverMismatch FileInUse FolderMissing FormatError
@@ -31,6 +31,7 @@ PUBLIC = """
     RecordTypeError RecordsClosed RecordsMissing ResultLost ResultTimeout RowError RowTooLarge RowTypeError ShardsFull
     SourceBusy StateChanged StateClosed StateError StateLocked StateValueError StorageError SyncFailed TaskNotFound
     TimeLimitExceeded TooManyOpenFiles UnknownCompression UnsafeFilesystem UnsafeValue UnsupportedChunk WorkError
+    WorkerDied
 """.split()
 
 #: What `import pistributer` must not drag in; most programs that import it only put rows.

@@ -394,6 +394,7 @@ def test_hooks_run_around_jobs_and_processes(tmp_path: Path) -> None:
             def before_run(self, run): note("hooks", f"before {run.task.name} {run.args}")
             def after_run(self, run): note("hooks", f"after {run.value}")
             def on_failure(self, run): note("hooks", f"failure {run.error!r} {run.retry_in}")
+            def on_dead(self, run): note("hooks", f"dead after {run.attempt}")
 
         app.add_hook(Notes())
 
@@ -409,9 +410,79 @@ def test_hooks_run_around_jobs_and_processes(tmp_path: Path) -> None:
     assert notes(tmp_path, "hooks") == [
         "start worker default",
         "before half [2]", "after 4.0",
-        "before half [0]", "failure ZeroDivisionError('division by zero') None",
+        "before half [0]", "failure ZeroDivisionError('division by zero') None", "dead after 1",
         "stop worker default",
     ]  # fmt: skip
+    app.close()
+
+
+def test_hooks_see_a_job_sent_claimed_and_tried_again_and_wrap_its_task(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        class Notes(Hook):
+            def before_enqueue(self, sending):
+                note("sent", f"before {sending.queue} {sending.delay:g}")
+                sending.message["args"] = [sending.message["args"][0] + 1]
+            def after_enqueue(self, sending): note("sent", f"after {sending.message['args']}")
+            def on_claim(self, run): note("claims", f"{run.task.name} {run.attempt}")
+            def on_retry(self, run): note("claims", f"retry in {run.retry_in:g}")
+            def wrap(self, task, function):
+                return lambda *args: function(*args) * 10
+            def on_supervisor_start(self): note("supervisor", "start")
+            def on_supervisor_stop(self): note("supervisor", "stop")
+
+        app.add_hook(Notes())
+
+        @app.task(retries=1, retry_delay=Backoff(0.01, jitter=False))
+        def half(n):
+            note("ran", n)
+            if n == 1:
+                raise ValueError(n)
+            return n // 2
+        """,
+    )
+    app = load_app(str(path))
+    first = app.tasks["half"].send(0)
+    many = app.tasks["half"].send_many([(3,), (5,)])
+    run_until_empty(path, processes=1)
+    assert [job.result(10) for job in many] == [20, 30]
+    assert first.status() == "failed"
+    assert notes(tmp_path, "sent") == [
+        "before default 0", "after [1]", "before default 0", "before default 0", "after [4]", "after [6]",
+    ]  # fmt: skip
+    assert sorted(notes(tmp_path, "claims")) == ["half 1"] * 3 + ["half 2", "retry in 0.01"]
+    assert notes(tmp_path, "supervisor") == ["start", "stop"]
+    app.close()
+
+
+def test_a_hook_postpones_and_drops_jobs_before_they_are_counted(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        class Gatekeeper(Hook):
+            def __init__(self): self.seen = set()
+            def on_claim(self, run):
+                note("claims", f"{run.args[0]} {run.attempt}")
+                if run.args[0] == "never":
+                    run.drop()
+                elif run.args[0] not in self.seen:
+                    self.seen.add(run.args[0])
+                    run.postpone(0.05)
+
+        app.add_hook(Gatekeeper())
+
+        @app.task
+        def show(what):
+            note("ran", what)
+        """,
+    )
+    app = load_app(str(path))
+    app.tasks["show"].send_many([("later",), ("never",)])
+    run_until_empty(path, processes=1)
+    assert notes(tmp_path, "ran") == ["later"]
+    assert notes(tmp_path, "claims") == ["later 1", "never 1", "later 1"]
+    assert dead(app) == []
     app.close()
 
 

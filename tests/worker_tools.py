@@ -53,7 +53,7 @@ def write_app(folder: Path, body: str, url: str | None = None) -> Path:
     head = f"""
 import os, signal, time
 from pathlib import Path
-from pistributer import App, Hook
+from pistributer import App, Backoff, Hook
 
 HERE = Path({str(folder)!r})
 app = App({url or str(folder / "jobs")!r})

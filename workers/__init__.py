@@ -4,7 +4,7 @@
     run, loading, home             running an app: finding its code, its folder, its processes
     worker, consumers, producers   what those processes do; `loop` is what they share
     checkpoints, schedules, scheduler   producers that go on where they were, calls at set times
-    hooks, calling, results        around each run of a job
+    hooks, time_limits, calling, results   around each run of a job
     result_dict                    results in a persistent dictionary instead of logs
     retries, cancelling            what becomes of a job that failed or was called off
     sending, dead                  for those who have the folder but not the code

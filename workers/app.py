@@ -20,7 +20,7 @@ from pistributer.storage.durability import Sync
 from . import results
 from .checks import at_least
 from .home import DEFAULT_QUEUE, Home, check_queue_name
-from .hooks import Hook
+from .hooks import EnqueueSteps, Hook
 from .jobs import Job
 from .result_dict import DictResults
 from .results import ResultLog
@@ -104,7 +104,9 @@ class App:
         self.producers: dict[str, Producer] = {}
         self.consumers: dict[str, Consumer] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.hooks: list[Hook] = []
+        self.hooks: tuple[Hook, ...] = ()
+        #: What they do around each job that is sent.
+        self.enqueue_steps = EnqueueSteps(())
         self.results_age = results_age
         self.results_bytes = results_bytes
         #: The dictionary that results are kept in; None: logs (results.py).
@@ -308,8 +310,9 @@ class App:
         )  # fmt: skip
 
     def add_hook(self, hook: Hook) -> None:
-        """Have `hook` called around everything that runs from now on; see `Hook`."""
-        self.hooks.append(hook)
+        """Have `hook` called around everything that is sent and run from now on; see `Hook`."""
+        self.hooks = (*self.hooks, hook)
+        self.enqueue_steps = EnqueueSteps(self.hooks)
 
     def _require_unlike(self, queue: str, others: list[str], what: str) -> None:
         if queue in others:

@@ -1,8 +1,14 @@
-"""What happens before and after each run of a job. Retries and results are hooks too; there are no `if`s in the loop.
+"""What happens around a job: when it is sent, claimed, run, tried again and given up, and when processes come and go.
 
-A hook's methods run in the worker, in the order in which hooks were added; the one for retries comes before them, the
-one for results after them. Whatever `before_run`, `after_run` or the task itself raises fails the run. What
-`on_failure`, `on_start` or `on_stop` raises ends the process, and the supervisor starts another.
+Retries, time limits and results are hooks too; there are no `if`s in the loop. A hook that does not override a method
+costs nothing there.
+
+Order: the built-in hooks for time limits and retries come first, then the user's in the order in which they were added, then
+the one for results. Of wrappers, the first hook's is the outermost.
+
+Errors: whatever `before_enqueue` raises refuses the job. Whatever `before_run`, `after_run`, a wrapper or the task itself
+raises fails the attempt. What the other methods raise reaches the caller: a sender, who must know that after an error in
+`after_enqueue` the job has been sent, or a process, which ends and is started again.
 """
 
 from __future__ import annotations
@@ -20,26 +26,43 @@ if TYPE_CHECKING:
 _chance = random.Random()
 
 
+class Sending:
+    """A job on its way into a queue."""
+
+    __slots__ = ("delay", "message", "queue")
+
+    def __init__(self, message: dict[str, Any], queue: str, delay: float) -> None:
+        #: What the queue will hold (messages.py); `before_enqueue` may change it, but not its id and task.
+        self.message = message
+        #: The name of the queue that it goes to, and the seconds before which it does not run.
+        self.queue = queue
+        self.delay = delay
+
+    def __repr__(self) -> str:
+        return f"<Sending {self.message['task']} {self.message['id']} to {self.queue}>"
+
+
 class Run:
-    """One attempt at one job. Hooks may read everything and set `retry_in`, `counted` and `cancelled`."""
+    """One attempt at one job.
+
+    Hooks may read everything. `on_claim` may call `postpone` or `drop`; `on_failure` may set `retry_in`, `counted` and
+    `cancelled`.
+    """
 
     __slots__ = (
-        "args", "attempt", "cancelled", "counted", "error", "job_id", "kwargs", "policy", "retry_in", "task", "value",
+        "args", "attempt", "cancelled", "counted", "dropped", "error", "job_id", "kwargs", "message", "policy",
+        "postponed", "retry_in", "task", "value",
     )  # fmt: skip
 
     def __init__(
-        self,
-        job_id: str,
-        task: Task[Any, Any],
-        args: list[Any],
-        kwargs: dict[str, Any],
-        attempt: int,
-        policy: RetryPolicy,
+        self, job_id: str, task: Task[Any, Any], message: dict[str, Any], attempt: int, policy: RetryPolicy
     ) -> None:
         self.job_id = job_id
         self.task = task
-        self.args = args
-        self.kwargs = kwargs
+        #: As it stood in the queue.
+        self.message = message
+        self.args: list[Any] = message.get("args", [])
+        self.kwargs: dict[str, Any] = message.get("kwargs", {})
         #: When a failure is tried again: the task's, or what its sender chose.
         self.policy = policy
         #: 1 for the first.
@@ -54,6 +77,17 @@ class Run:
         self.counted = True
         #: After a failure without another attempt: the job is done with, and no dead letter.
         self.cancelled = False
+        #: What `on_claim` decided: to come again after so many seconds, or never to run.
+        self.postponed: float | None = None
+        self.dropped = False
+
+    def postpone(self, seconds: float) -> None:
+        """Give the job back for so long; no attempt is counted. From `on_claim`."""
+        self.postponed = max(0.0, seconds)
+
+    def drop(self) -> None:
+        """End the job without running it. From `on_claim`."""
+        self.dropped = True
 
     def __repr__(self) -> str:
         return f"<Run {self.task.name} {self.job_id} attempt={self.attempt}>"
@@ -62,11 +96,28 @@ class Run:
 class Hook:
     """Override what you need and pass an instance to `App.add_hook`."""
 
+    # -- in the process that sends
+
+    def before_enqueue(self, sending: Sending) -> None:
+        """A job is about to be put into its queue: change `sending.message`, or raise to refuse it."""
+
+    def after_enqueue(self, sending: Sending) -> None:
+        """The job is in its queue. Not called when the process is killed in between."""
+
+    # -- in the workers
+
     def on_start(self, role: str) -> None:
         """A process of `role` is about to take its first work: open connections here."""
 
     def on_stop(self, role: str) -> None:
         """A process of `role` leaves in good order. Not called when it is killed."""
+
+    def wrap(self, task: Task[Any, Any], function: Callable[..., Any]) -> Callable[..., Any]:
+        """Once per task and process: what to call instead of `function`, which for an `async def` is a coroutine function."""
+        return function
+
+    def on_claim(self, run: Run) -> None:
+        """A job was claimed and its attempt not yet counted: the moment to `run.postpone(…)` or `run.drop()` it."""
 
     def before_run(self, run: Run) -> None:
         """An attempt is about to begin; it has been counted."""
@@ -76,6 +127,20 @@ class Hook:
 
     def on_failure(self, run: Run) -> None:
         """`run.error` was raised. Hooks that were added earlier may have set `run.retry_in`."""
+
+    def on_retry(self, run: Run) -> None:
+        """After a failure: the job is about to go back to its queue, to run again in `run.retry_in` seconds."""
+
+    def on_dead(self, run: Run) -> None:
+        """The job is about to go to the dead letters, because of `run.error`."""
+
+    # -- in the supervisor
+
+    def on_supervisor_start(self) -> None:
+        """A supervisor of the app is about to start its processes."""
+
+    def on_supervisor_stop(self) -> None:
+        """It has ended, and so have its processes. Not called when it is killed."""
 
 
 class Retries(Hook):
@@ -87,9 +152,31 @@ class Retries(Hook):
         run.retry_in, run.counted, run.cancelled = verdict.again_in, verdict.counted, verdict.cancelled
 
 
-Step = Callable[[Run], None]
+Step = Callable[[Any], None]
 
 
 def steps(hooks: Iterable[Hook], name: str) -> tuple[Step, ...]:
     """The methods `name` of those hooks that override it, so that the others cost nothing per job."""
     return tuple(getattr(hook, name) for hook in hooks if getattr(type(hook), name) is not getattr(Hook, name))
+
+
+class EnqueueSteps:
+    """What is called around each job that is sent. `if steps:` says whether there is anything to call."""
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        hooks = tuple(hooks)
+        self._before = steps(hooks, "before_enqueue")
+        self._after = steps(hooks, "after_enqueue")
+
+    def __bool__(self) -> bool:
+        return bool(self._before or self._after)
+
+    def before(self, message: dict[str, Any], queue: str, delay: float = 0.0) -> Sending:
+        sending = Sending(message, queue, delay)
+        for step in self._before:
+            step(sending)
+        return sending
+
+    def after(self, sending: Sending) -> None:
+        for step in self._after:
+            step(sending)

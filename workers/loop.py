@@ -93,7 +93,7 @@ class Loop(abc.ABC):
             self._oldest = time.perf_counter()
         self._finished.append(item)
 
-    def give_back(self, items: list[Item], *, delay: float, error: str, counted: bool = True) -> None:
+    def give_back(self, items: list[Item], *, delay: float, error: str | None, counted: bool = True) -> None:
         """They are to be tried again after `delay` seconds; with `counted=False` as if this attempt had not been."""
         self.before_settle()
         self.desk.count(retried=len(items))

@@ -62,7 +62,7 @@ def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> None:
 def _begin(child: Child, app: App, producer: Producer) -> tuple[Iterator[Any], Callable[[Any], bool]]:
     """The producer's generator, and what to do with what it yields: put it, or return False if a stop was requested."""
     if not producer.resumes:
-        return producer.function(), lambda yielded: _put(child, app, *route(producer, yielded))
+        return producer.function(), lambda yielded: _put(child, app, producer, yielded)
     checkpoints = Checkpoints(app, producer.name, child.wait_stop)
 
     def put(yielded: Any) -> bool:
@@ -72,7 +72,10 @@ def _begin(child: Child, app: App, producer: Producer) -> tuple[Iterator[Any], C
                 hint="yield (what, checkpoint)",
             )
         queue, row = route(producer, yielded[0])
-        return wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM))
+        return _announced(
+            app, yielded[0],
+            lambda: wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM)),
+        )  # fmt: skip
 
     return producer.function(checkpoints.checkpoint), put
 
@@ -91,8 +94,22 @@ def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
     )
 
 
-def _put(child: Child, app: App, queue: str, row: Any) -> bool:
-    return wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
+def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
+    queue, row = route(producer, yielded)
+    return _announced(
+        app, yielded, lambda: wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
+    )
+
+
+def _announced(app: App, yielded: Any, put: Callable[[], bool]) -> bool:
+    """Put, with the hooks' steps around it if what was yielded is a call."""
+    if not (app.enqueue_steps and isinstance(yielded, Call)):
+        return put()
+    sending = app.enqueue_steps.before(yielded.message, yielded.queue)
+    done = put()
+    if done:
+        app.enqueue_steps.after(sending)
+    return done
 
 
 def wait_for_room(child: Child, put: Callable[[], object]) -> bool:

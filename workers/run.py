@@ -116,8 +116,12 @@ class _Run:
                 drained=self._gauge.drained if self._until_empty else None,
             )  # fmt: skip
             try:
+                for hook in self.app.hooks:
+                    hook.on_supervisor_start()
                 with supervisor:
                     self._loop(supervisor, on_progress)
+                for hook in self.app.hooks:
+                    hook.on_supervisor_stop()
                 return supervisor.outcome()
             finally:
                 self._gauge.board.close()

@@ -46,6 +46,7 @@ class _Entry:
 
     def __init__(self, child: Child, app: App, schedule: Schedule, desk: Desk) -> None:
         self._child, self._schedule, self._desk = child, schedule, desk
+        self._steps = app.enqueue_steps
         self._source = hold_source(app.queue(schedule.queue), f"schedule.{schedule.name}", child.wait_stop)
         if self._source.checkpoint is None:
             self._source.commit(time.time())  # a new schedule has missed nothing
@@ -64,7 +65,9 @@ class _Entry:
         """False if a stop was requested while the queue was full."""
         call = self._schedule
         message: dict[str, Any] = compose(call.task, call.args, call.kwargs)
+        sending = self._steps.before(message, call.queue)
         put = wait_for_room(self._child, lambda: self._source.put(message, checkpoint=moment, timeout=WAIT_FOR_ROOM))
         if put:
+            self._steps.after(sending)
             self._desk.count(put=1)
         return put

@@ -20,5 +20,7 @@ def send_by_name(
     if queue not in app.queue_names():
         raise ValueError(f"the app has no queue {queue!r}; it has: {', '.join(app.queue_names()) or 'none yet'}")
     message = compose(task, args, kwargs)
+    sending = app.enqueue_steps.before(message, queue, delay)
     app.queue(queue).put(message, delay=delay)
+    app.enqueue_steps.after(sending)
     return Job(app, message["id"], task, queue)

@@ -87,7 +87,14 @@ class Task(Generic[P, T]):
         DiskFull and QueueFull says how long it is.
         """
         jobs: list[Job[T]] = []
-        self._put_many(self._compose_many(calls, jobs))
+        messages, steps = self._compose_many(calls, jobs), self._app.enqueue_steps
+        if not steps:
+            self._put_many(messages)
+            return jobs
+        sendings = [steps.before(message, self.queue) for message in messages]
+        self._put_many(sending.message for sending in sendings)
+        for sending in sendings:
+            steps.after(sending)
         return jobs
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
@@ -113,10 +120,14 @@ class Task(Generic[P, T]):
             self._check(args, kwargs)
         message = compose(self.name, args, kwargs)
         message.update(options)
+        steps = self._app.enqueue_steps
+        sending = steps.before(message, self.queue, delay) if steps else None
         try:
             self._app.queue(self.queue).put(message, delay=delay)
         except errors.RowError as error:
             raise self._bad_call(error) from error
+        if sending is not None:
+            steps.after(sending)
         return Job(self._app, message["id"], self.name, self.queue)
 
     def _compose_many(self, calls: Iterable[Any], jobs: list[Job[T]]) -> Iterator[dict[str, Any]]:

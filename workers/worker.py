@@ -24,8 +24,9 @@ from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .result_dict import DictResults
 from .results import ResultLog
-from .retries import Cancel, RetryPolicy
+from .retries import Cancel
 from .tasks import Task
+from .time_limits import SoftTimeLimits
 
 #: A traceback in the dead letters and in results is cut to its last so many characters.
 _MOST_TEXT = 8000
@@ -59,9 +60,12 @@ class _Ready:
     task: Task[..., Any]
     call: Callable[..., Any]
     shown: bytes
+    claimed: tuple[Step, ...]
     before: tuple[Step, ...]
     after: tuple[Step, ...]
     failed: tuple[Step, ...]
+    retried: tuple[Step, ...]
+    dead: tuple[Step, ...]
     #: It took long the last time, so what is finished must not wait for it.
     slow: bool = False
 
@@ -111,18 +115,30 @@ class TaskLoop(Loop):
         policy = ready.task.policy
         if "retries" in message:
             policy = replace(policy, limit=message["retries"])
+        run = Run(message["id"], ready.task, message, item.attempt + 1, policy)
         if item.attempt and item.attempt >= ready.task.most_attempts(policy.limit):
-            self._refuse_deadly(item, message)
-        else:
-            self._run(ready, item, message, policy)
+            self._refuse_deadly(ready, item, run)
+        elif not ready.claimed or self._may_begin(ready, item, run):
+            self._run(ready, item, run)
 
-    def _run(self, ready: _Ready, item: Item, message: dict[str, Any], policy: RetryPolicy) -> None:
+    def _may_begin(self, ready: _Ready, item: Item, run: Run) -> bool:
+        """Ask the hooks. The first that postpones or drops the job has decided."""
+        for step in ready.claimed:
+            step(run)
+            if run.postponed is not None:
+                self.give_back([item], delay=run.postponed, error=None)
+                return False
+            if run.dropped:
+                self.finish(item)
+                return False
+        return True
+
+    def _run(self, ready: _Ready, item: Item, run: Run) -> None:
         if ready.slow:
             self.settle()
         begun = time.perf_counter()
         self.queue.start(item)
-        self.desk.running(message["id"], ready.shown, ready.task.hard_time_limit)
-        run = Run(message["id"], ready.task, message.get("args", []), message.get("kwargs", {}), item.attempt, policy)
+        self.desk.running(run.job_id, ready.shown, ready.task.hard_time_limit)
         try:
             for step in ready.before:
                 step(run)
@@ -146,10 +162,14 @@ class TaskLoop(Loop):
             step(run)
         text = f"attempt {run.attempt}: {_traceback(error)}"
         if run.retry_in is not None:
+            for step in ready.retried:
+                step(run)
             self.give_back([item], delay=run.retry_in, error=text, counted=run.counted)
         elif run.cancelled:
             self.finish(item)
         else:
+            for step in ready.dead:
+                step(run)
             self.bury([item], error=text)
 
     def _end_cancelled(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
@@ -161,15 +181,20 @@ class TaskLoop(Loop):
         name = message["task"]
         hint = f"the app has {', '.join(sorted(self._tasks)) or 'no tasks'}; add the task, then requeue the dead letter"
         error = errors.TaskNotFound(f"the app has no task {name!r}", hint=hint, task=name)
-        self._end_badly(item, message, "TaskNotFound", str(error))
+        self._end_badly(item, message["id"], error)
 
-    def _refuse_deadly(self, item: Item, message: dict[str, Any]) -> None:
-        cause = deaths.last_cause(self._death_notes, message["id"])
+    def _refuse_deadly(self, ready: _Ready, item: Item, run: Run) -> None:
+        cause = deaths.last_cause(self._death_notes, run.job_id)
         text = f"begun {item.attempt} times and never ended: each time its worker died, or it failed before"
-        self._end_badly(item, message, "WorkerDied", f"{text}; the last time the worker {cause}" if cause else text)
+        run.attempt = item.attempt
+        run.error = error = errors.WorkerDied(f"{text}; the last time the worker {cause}" if cause else text)
+        for step in ready.dead:
+            step(run)
+        self._end_badly(item, run.job_id, error)
 
-    def _end_badly(self, item: Item, message: dict[str, Any], kind: str, text: str) -> None:
-        self._log.add_failure(message["id"], kind, text, "", item.attempt)
+    def _end_badly(self, item: Item, job_id: str, error: errors.WorkError) -> None:
+        kind, text = type(error).__name__, str(error)
+        self._log.add_failure(job_id, kind, text, "", item.attempt)
         self.bury([item], error=f"{kind}: {text}")
 
 
@@ -203,10 +228,13 @@ def load_checked(source: str, url: str) -> App:
 
 
 def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog | DictResults) -> _Ready:
-    hooks: list[Hook] = [Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    hooks: list[Hook] = [SoftTimeLimits(), Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    function = task.function
+    for hook in reversed(hooks):
+        function = hook.wrap(task, function)
     return _Ready(
-        task, caller.plain(task.function, task.soft_time_limit), task.name.encode(),
-        steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
+        task, caller.plain(function), task.name.encode(), steps(hooks, "on_claim"), steps(hooks, "before_run"),
+        steps(hooks, "after_run"), steps(hooks, "on_failure"), steps(hooks, "on_retry"), steps(hooks, "on_dead"),
     )  # fmt: skip
 
 
