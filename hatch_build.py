@@ -1,4 +1,4 @@
-"""Builds the C part of record files when there is a compiler, and goes on without it when there is none.
+"""Builds the C parts when there is a compiler, and goes on without them when there is none.
 
 setuptools is used for one thing, which it knows best: how this Python wants its extensions compiled.
 """
@@ -14,9 +14,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-_MODULE = "pistributer.records._speed"
-_SOURCES = "pistributer/records/c"
-#: `PISTRIBUTER_NO_C=1 pip install …` leaves the C part out.
+#: Each module and the folder of its sources.
+_MODULES = {
+    "pistributer.records._speed": "pistributer/records/c",
+    "pistributer.storage._quick": "pistributer/storage/c",
+}
+#: `PISTRIBUTER_NO_C=1 pip install …` leaves the C parts out.
 _REFUSAL = "PISTRIBUTER_NO_C"
 
 
@@ -25,26 +28,26 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
-        built = _compile(root)
-        if built is None:
-            self.app.display_warning("built without its C part: record files will be read and written slowly")
-            return
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
-        build_data["artifacts"].append(f"/{built.relative_to(root).as_posix()}")
+        built = [path for module, sources in _MODULES.items() if (path := _compile(root, module, sources))]
+        if len(built) < len(_MODULES):
+            self.app.display_warning("built without its C parts: record files will be read and written slowly")
+        if built:
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
+            build_data["artifacts"] += [f"/{path.relative_to(root).as_posix()}" for path in built]
 
 
-def _compile(root: Path) -> Path | None:
+def _compile(root: Path, module: str, folder: str) -> Path | None:
     """Compile into the source tree, where an editable install imports it; None if that was refused or no compiler can."""
-    sources = sorted(str(path) for path in (root / _SOURCES).glob("*.c"))
-    extension = Extension(_MODULE, sources, extra_compile_args=["-O3", "-std=c11"], optional=True)
+    sources = sorted(str(path) for path in (root / folder).glob("*.c"))
+    extension = Extension(module, sources, extra_compile_args=["-O3", "-std=c11"], optional=True)
     command = build_ext(Distribution({"name": "pistributer", "ext_modules": [extension]}))
     command.ensure_finalized()
-    built = root / command.get_ext_filename(_MODULE)
+    built = root / command.get_ext_filename(module)
     built.unlink(missing_ok=True)  # else a failure would leave, and pack, that of an earlier build
     if os.environ.get(_REFUSAL, "") not in ("", "0"):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        command.build_temp, command.build_lib = folder, str(root)
+    with tempfile.TemporaryDirectory() as objects:
+        command.build_temp, command.build_lib = objects, str(root)
         command.run()
     return built if built.exists() else None

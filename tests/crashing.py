@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from pistributer.queues import appender
+from pistributer.storage import quick_append
+
 _CALLS = (
     "write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "rename", "link", "unlink",
     "mkdir", "mkfifo", "open", "rmdir", "utime",
@@ -95,6 +98,7 @@ def _arm(at: int, torn: bool) -> None:
 
         return call
 
+    appender.QuickAppend = quick_append.PlainQuickAppend  # type: ignore[misc] # what C writes, nobody could count
     for name in _CALLS:
         setattr(os, name, wrapped(name, getattr(os, name)))
 

@@ -8,6 +8,7 @@ from .. import errors
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
 from ..storage.locks import Flock
+from ..storage.quick_append import QuickAppend
 from ..storage.turns import Turn
 from .claiming import SHARDS_CHANGED
 from .folder import Folder
@@ -19,13 +20,14 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 
 
 class Appender(Turn):
-    """Appends whole rows to one shard. Threads take turns: whoever calls `write`, `roll` or `drop_failed` has the turn.
+    """Appends whole rows to one shard. Threads take turns.
 
-    `append` does it all; the hot path of `put` writes its steps out.
+    `append` does it all. `quick` appends one row if that takes nothing but a write, and says whether it did; it syncs
+    nothing and rings no bell.
     """
 
     __slots__ = (
-        "_before_roll", "_bell", "_folder", "_group", "_quarantine", "_sync", "_take", "_writer", "segment_bytes", "write",
+        "_before_roll", "_bell", "_folder", "_group", "_quarantine", "_sync", "_take", "_writer", "quick", "segment_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -51,25 +53,23 @@ class Appender(Turn):
         self._before_roll = before_roll
         self.segment_bytes = segment_bytes or SEGMENT_BYTES
         self._writer: ShardWriter | None = None
-        #: Appends whole rows to the shard and returns its segment's size.
-        self.write: Callable[[bytes], int] = self._open_and_write
+        self.quick: Callable[[bytes], bool] = _not_open
 
     def append(self, rows: bytes, count: int) -> None:
         """Append `count` whole rows that stand end to end, as durably as the dial says, and wake as many consumers."""
         with self:
-            try:
-                if self.write(rows) >= self.segment_bytes:
-                    self.roll()
-                if self._sync != "none" and self._writer is not None:
-                    self._writer.sync()
-            except BaseException:
-                self.drop_failed()
-                raise
+            writer = self.open()
+            if writer.file.append(rows) >= self.segment_bytes:
+                self._roll(writer)
+            if self._sync != "none":
+                writer.sync()
         if self._bell.page[0]:
             self._bell.ring(count)
 
     def open(self) -> ShardWriter:
         """Own a shard, with its last segment healed and open."""
+        if self._writer is not None and not self._writer.is_sound:
+            self.drop()  # an append was interrupted: heal first
         if self._writer is None:
             with errors.typed_os_errors("work on the queue", self._folder.path):
                 lock, number = self._take()
@@ -80,29 +80,19 @@ class Appender(Turn):
                     writer.close()
                     raise
                 self._shards_changed()
-            self.write = self._writer.append
+            self.quick = QuickAppend(self, self._writer.file, self.segment_bytes)
         return self._writer
 
-    def _open_and_write(self, data: bytes) -> int:
-        """What `write` is until a shard is open."""
-        return self.open().append(data)
-
-    def roll(self) -> None:
+    def _roll(self, writer: ShardWriter) -> None:
         """Start a new segment. If there is no room for one, the old one grows on: the row that led here is stored."""
-        assert self._writer is not None
         try:
             if self._before_roll is not None:
                 self._before_roll()
-            self._writer.roll()
+            writer.roll()
             self._shards_changed()
         except (errors.DiskFull, errors.TooManyOpenFiles):
             pass
-        self.write = self._writer.append
-
-    def drop_failed(self) -> None:
-        """After an interrupted append the shard is healed before the next one, by whoever opens it."""
-        if self._writer is not None and not self._writer.is_sound:
-            self.drop()
+        self.quick = QuickAppend(self, writer.file, self.segment_bytes)
 
     def drop(self) -> None:
         """Let go of the shard; the next append takes one again."""
@@ -113,7 +103,7 @@ class Appender(Turn):
     def forget(self) -> None:
         """Own nothing; in a forked child, where the descriptors are closed already."""
         self._writer = None
-        self.write = self._open_and_write
+        self.quick = _not_open
 
     def _quarantine_tail(self, torn: bytes, found: str) -> None:
         self._quarantine.add(torn, found=found, reason="torn tail of a dead writer")
@@ -121,3 +111,8 @@ class Appender(Turn):
     def _shards_changed(self) -> None:
         with self._folder.lock:
             self._bell.count_up(SHARDS_CHANGED)
+
+
+def _not_open(row: bytes) -> bool:
+    """What `quick` is while no shard is open."""
+    return False

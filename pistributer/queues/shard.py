@@ -84,9 +84,9 @@ class ShardWriter:
             sync_directory(self._folder.shards)
 
     @property
-    def append(self) -> Callable[[bytes], int]:
-        """Appends whole rows to the segment that is open now, without syncing, and returns the segment's size."""
-        return self._file.append
+    def file(self) -> AppendFile:
+        """The segment that is open now. Whole rows are appended to it; nothing is synced by that."""
+        return self._file
 
     def sync(self) -> None:
         """As the dial says: confirm what was appended, or have it confirmed soon."""

@@ -96,27 +96,11 @@ class ShardedQueue(Queue):
     # -- putting
 
     def put(self, value: Any, *, delay: float = 0.0, block: bool = True, timeout: float | None = None) -> None:
-        # The hot path of the whole project: one encode, one lock, one write, one look at the bell.
+        # The hot path of the whole project: one encode, one write, one look at the bell.
         row = self._encode(value)
-        if delay > 0.0 or len(row) > self._plain_limit:
+        if delay > 0.0 or len(row) > self._plain_limit or not self._appender.quick(row):
             self._put_with_care(row, 1, delay, block, timeout)
-            return
-        appender = self._appender
-        try:
-            del appender.free
-        except AttributeError:
-            appender.wait_for_turn()
-        try:
-            if appender.write(row) >= appender.segment_bytes:
-                appender.roll()
-        except BaseException:
-            appender.drop_failed()
-            raise
-        finally:
-            appender.free = True
-            if appender.waiters:
-                appender.wake_waiter()
-        if self._page[0]:
+        elif self._page[0]:
             self._bell.ring()
 
     def put_many(self, values: Iterable[Any], *, block: bool = True, timeout: float | None = None) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NoReturn
 
 from .. import errors
 from . import forking
@@ -90,12 +91,21 @@ class AppendFile(KeptFile):
         """
         try:
             written = os.write(self.fd, data)
-            if written != len(data):
-                self._finish(data, written)
         except BaseException as error:  # noqa: BLE001 - raised again, after the descriptor was looked after
             self._interrupted(error)
-        self.size += written
+        if written != len(data):
+            self.complete(data, written)
+        else:
+            self.size += written
         return self.size
+
+    def complete(self, data: bytes, written: int) -> None:
+        """The kernel took only the first `written` bytes of an append: see to the rest. Raises as `append`."""
+        try:
+            self._finish(data, written)
+        except BaseException as error:  # noqa: BLE001 - see above
+            self._interrupted(error)
+        self.size += len(data)
 
     def _finish(self, data: bytes, written: int) -> None:
         """The kernel took only a part: write the rest, or cut back to the last whole row and raise."""
@@ -111,7 +121,7 @@ class AppendFile(KeptFile):
             failure.stored = taken.count(b"\n")  # type: ignore[attr-defined]
             raise failure from error
 
-    def _interrupted(self, error: BaseException) -> None:
+    def _interrupted(self, error: BaseException) -> NoReturn:
         """Raise `error`, typed. After a full disk the tail is whole; after anything else it is looked at again."""
         if isinstance(error, errors.PistributerError):
             raise error

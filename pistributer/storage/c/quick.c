@@ -1,0 +1,187 @@
+/* QuickAppend: the one call that `Queue.put` is made of. What it promises is said in storage/quick_append.py, which has
+ * the same in Python.
+ *
+ * All state stays in the slots of the Python objects, which are read and written here where they lie, so there is nothing
+ * that could differ. Whatever is not the plain case is left to Python: a short write, an error, a signal. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *turn, *file;
+    /* The slots: `free` and `waiters` of the turn, `fd` and `size` of the file. */
+    PyObject **free, **waiters, **fd, **size;
+    long long limit;
+    vectorcallfunc call;
+} Quick;
+
+/* Where `object` keeps its slot `name`; NULL with TypeError if it is no slot. */
+static PyObject **
+find_slot(PyObject *object, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString((PyObject *)Py_TYPE(object), name);
+    PyObject **slot = NULL;
+    if (found == NULL)
+        return NULL;
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && ((PyMemberDescrObject *)found)->d_member->type == T_OBJECT_EX)
+        slot = (PyObject **)((char *)object + ((PyMemberDescrObject *)found)->d_member->offset);
+    else
+        PyErr_Format(PyExc_TypeError, "%s is no slot of %s", name, Py_TYPE(object)->tp_name);
+    Py_DECREF(found);
+    return slot;
+}
+
+static long long
+read_slot(PyObject **slot)
+{
+    return *slot == NULL ? -1 : PyLong_AsLongLong(*slot);
+}
+
+/* The turn is ours again to give away, as Turn.give_turn does it. */
+static int
+give_turn(Quick *self)
+{
+    Py_XSETREF(*self->free, Py_NewRef(Py_True));
+    if (read_slot(self->waiters) != 0) {
+        PyObject *done = PyObject_CallMethod(self->turn, "wake_waiter", NULL);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    return 0;
+}
+
+/* Give the turn back while an exception is on its way. */
+static void
+give_turn_failing(Quick *self)
+{
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    if (give_turn(self) < 0)
+        PyErr_WriteUnraisable(self->turn);
+    PyErr_Restore(type, value, trace);
+}
+
+/* Write under the turn. 1: all of it stands; 0: nothing does; -1: an exception. */
+static int
+write_row(Quick *self, PyObject *row)
+{
+    Py_ssize_t length = PyBytes_GET_SIZE(row), written;
+    long long size = read_slot(self->size), fd = read_slot(self->fd);
+    PyObject *grown;
+    if (fd < 0 || size < 0 || size + length >= self->limit)
+        return PyErr_Occurred() ? -1 : 0;
+    Py_BEGIN_ALLOW_THREADS
+    written = write((int)fd, PyBytes_AS_STRING(row), (size_t)length);
+    Py_END_ALLOW_THREADS
+    if (written < 0)
+        return 0; /* Python tries again, and says what is wrong. */
+    if (written < length) {
+        PyObject *done = PyObject_CallMethod(self->file, "complete", "On", row, written);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 1;
+    }
+    grown = PyLong_FromLongLong(size + written);
+    if (grown == NULL)
+        return -1;
+    Py_XSETREF(*self->size, grown);
+    return 1;
+}
+
+static PyObject *
+quick_call(PyObject *callable, PyObject *const *args, size_t flags, PyObject *keywords)
+{
+    Quick *self = (Quick *)callable;
+    int stands;
+    if (PyVectorcall_NARGS(flags) != 1 || keywords != NULL || !PyBytes_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "a QuickAppend takes one row of bytes");
+        return NULL;
+    }
+    if (*self->free == NULL)
+        Py_RETURN_FALSE;
+    Py_CLEAR(*self->free);
+    stands = write_row(self, args[0]);
+    if (stands < 0) {
+        give_turn_failing(self);
+        return NULL;
+    }
+    if (give_turn(self) < 0)
+        return NULL;
+    return PyBool_FromLong(stands);
+}
+
+static PyObject *
+quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    Quick *self = (Quick *)type->tp_alloc(type, 0);
+    PyObject *turn, *file;
+    if (self == NULL)
+        return NULL;
+    self->call = quick_call;
+    if (!PyArg_ParseTuple(args, "OOL", &turn, &file, &self->limit))
+        goto fail;
+    self->turn = Py_NewRef(turn);
+    self->file = Py_NewRef(file);
+    if ((self->free = find_slot(turn, "free")) == NULL || (self->waiters = find_slot(turn, "waiters")) == NULL ||
+        (self->fd = find_slot(file, "fd")) == NULL || (self->size = find_slot(file, "size")) == NULL)
+        goto fail;
+    return (PyObject *)self;
+fail:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static int
+quick_traverse(Quick *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->turn);
+    Py_VISIT(self->file);
+    return 0;
+}
+
+static int
+quick_clear(Quick *self)
+{
+    Py_CLEAR(self->turn);
+    Py_CLEAR(self->file);
+    return 0;
+}
+
+static void
+quick_dealloc(Quick *self)
+{
+    PyObject_GC_UnTrack(self);
+    quick_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyTypeObject QuickAppend_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "pistributer.storage._quick.QuickAppend",
+    .tp_basicsize = sizeof(Quick),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Quick, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_new = quick_new,
+    .tp_traverse = (traverseproc)quick_traverse,
+    .tp_clear = (inquiry)quick_clear,
+    .tp_dealloc = (destructor)quick_dealloc,
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "_quick", .m_doc = "See storage/quick_append.py.", .m_size = -1,
+};
+
+PyMODINIT_FUNC
+PyInit__quick(void)
+{
+    PyObject *made;
+    if (PyType_Ready(&QuickAppend_Type) < 0 || (made = PyModule_Create(&module)) == NULL)
+        return NULL;
+    if (PyModule_AddObjectRef(made, "QuickAppend", (PyObject *)&QuickAppend_Type) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return made;
+}
