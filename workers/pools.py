@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from .checks import at_least
 from .home import check_queue_name
@@ -109,7 +109,7 @@ def parse_pool(text: str) -> Pool:
     queues, *options = rest.split(":")
     if not equals or not queues:
         raise ValueError(f"a pool is NAME=QUEUES[:FIELD=NUMBER…], as in web=high,low:processes=2; not {text!r}")
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for option in options:
         field, _, value = option.partition("=")
         if field not in _NUMBERS:
