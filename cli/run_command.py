@@ -11,6 +11,7 @@ from . import exits, terminal
 
 if TYPE_CHECKING:
     from ..workers.decisions import Say
+    from ..workers.pools import Pool
     from ..workers.run import Progress
     from ..workers.supervisor import Outcome
 
@@ -23,8 +24,19 @@ _BY_SIGNAL: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED}
 @click.argument("app", metavar="FILE_OR_MODULE")
 @click.option("--processes", type=click.IntRange(1), metavar="N",
               help="Workers for each queue of tasks.  [default: as many as processors]")  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="Plain functions at once in a process.  [default: 1]"
+)
+@click.option("--concurrency", type=click.IntRange(1), metavar="N",
+              help="`async def` tasks at once in a process.  [default: 1]")  # fmt: skip
+@click.option("--queues", metavar="NAMES", help="Only these queues, in this order, or by weight: high=3,low=1.")
+@click.option("--pool", "pools", multiple=True, metavar="NAME=QUEUES[:FIELD=N]...",
+              help="A pool of its own for these queues; may be given several times.")  # fmt: skip
 @click.option("--until-empty", is_flag=True, help="Stop when the producers are done and nothing is left to do.")
-def run(app: str, processes: int | None, until_empty: bool) -> None:
+def run(
+    app: str, processes: int | None, threads: int | None, concurrency: int | None, queues: str | None,
+    pools: tuple[str, ...], until_empty: bool,
+) -> None:  # fmt: skip
     """Run an app: its producers, the workers of its tasks, its consumers.
 
     FILE_OR_MODULE is app.py, package.module, or either with :NAME if it holds several apps. Ctrl-C or TERM lets what
@@ -35,6 +47,8 @@ def run(app: str, processes: int | None, until_empty: bool) -> None:
     Examples:
       pistributer run app.py                                run until told to stop
       pistributer run package.jobs:app --processes 8
+      pistributer run app.py --queues high,low              high first, low when it is empty
+      pistributer run app.py --pool web=high=3,low=1:processes=4 --pool mail=emails:threads=8
       pistributer run examples/census.py --until-empty      … until all is done
     """
     from ..workers.run import run as run_app
@@ -42,12 +56,24 @@ def run(app: str, processes: int | None, until_empty: bool) -> None:
     watch = _Watch()
     try:
         outcome = run_app(
-            app, processes=processes, until_empty=until_empty, on_event=watch.event, on_progress=watch.progress
-        )
+            app, processes=processes, threads=threads, concurrency=concurrency, pools=_pools(queues, pools),
+            until_empty=until_empty, on_event=watch.event, on_progress=watch.progress,
+        )  # fmt: skip
     finally:
         watch.bar.close()
     watch.sum_up(outcome)
     raise SystemExit(watch.exit_code(outcome))
+
+
+def _pools(queues: str | None, pools: tuple[str, ...]) -> list[Pool] | None:
+    from ..workers.pools import parse_pool, pool_of
+
+    try:
+        found = [pool_of(queues)] if queues is not None else []
+        found += map(parse_pool, pools)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return found or None
 
 
 class _Watch:

@@ -15,9 +15,12 @@ from . import exits, terminal
 @click.argument("task")
 @click.argument("args", metavar="[ARG]...", nargs=-1)
 @click.option("--queue", metavar="NAME", help="The task's queue.  [default: default]")
+@click.option("--priority", type=click.IntRange(0, 9), default=0, metavar="0-9", help="Higher ones are begun first.")
 @click.option("--delay", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Run it no earlier than then.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result, and print it as JSON.")
-def send(app: str, task: str, args: tuple[str, ...], queue: str | None, delay: float, wait: float | None) -> None:
+def send(
+    app: str, task: str, args: tuple[str, ...], queue: str | None, priority: int, delay: float, wait: float | None
+) -> None:
     """Send a call of TASK to the app whose folder (or sqlite:FILE) is APP, and print the job's id.
 
     An ARG that is JSON is sent as that, NAME=ARG by its name, and anything else as text. The app's code is not imported,
@@ -37,7 +40,8 @@ def send(app: str, task: str, args: tuple[str, ...], queue: str | None, delay: f
     if not opened.home.exists():
         exits.fail(f"there is no app at {app!r}", hint="give the folder that it was made with", code=exits.UNAVAILABLE)
     positional, named = _arguments(args)
-    job = send_by_name(opened, task, positional, named, queue=queue or DEFAULT_QUEUE, delay=delay)
+    job = send_by_name(opened, task, positional, named, queue=queue or DEFAULT_QUEUE, delay=delay,
+                       priority=priority)  # fmt: skip
     try:
         if wait is None:
             terminal.print_line(job.id)

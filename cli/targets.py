@@ -63,12 +63,14 @@ def open_target(target: str, name: str | None) -> tuple[str, Queue]:
 
 
 def open_existing(url: str) -> Queue:
-    """Open a queue that is there, with the driver that made it."""
+    """Open a queue that is there, with the driver that made it and all lanes that an app keeps beside it."""
     from pistributer import errors
     from pistributer.queues.opening import open_queue, split_url
 
+    from ..workers.whole_queue import with_lanes
+
     try:
-        return open_queue(url, create=False)
+        return with_lanes(open_queue(url, create=False))
     except errors.DriverMismatch as error:
         if url != split_url(url)[1]:
             raise  # the driver was asked for by name

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .workers.hooks import Hook, Run, Sending
     from .workers.jobs import Job
     from .workers.messages import Call
+    from .workers.pools import Pool
     from .workers.retries import Backoff, Cancel, Retry, Snooze
     from .workers.roles import Role
     from .workers.run import Progress, run
@@ -86,7 +87,7 @@ __all__ = [
     "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MultiThreadedReader",
     "MultiThreadedWriter", "MutableDictCached", "MutationPolicyError", "NewerFormat", "NonEmptySafeStrTuple",
     "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing",
-    "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt",
+    "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Pool",
     "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordIndex",
     "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter", "RecordsClosed", "RecordsMissing",
     "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict",
@@ -131,6 +132,7 @@ _HOMES = {
     "Pistributer": "queues.classic",
     "PistributerSqlite": "queues.classic_sqlite",
     "PistributerTxt": "queues.classic",
+    "Pool": "workers.pools",
     "Progress": "workers.run",
     "Queue": "queues.contract",
     "RecordIndex": "records.index",

@@ -21,7 +21,7 @@ PUBLIC = """
     App AppendOnlyDictCached AsyncDurableQueue AsyncQueue Backoff Bytes Call Cancel Child CorruptionStrategy
     DELETE_CURRENT DurableQueue ETagHasNotChangedFlag EmptyDict FileDirDict FlushQueue Hook IODict Item Job
     KEEP_CURRENT LocalDict MultiThreadedReader MultiThreadedWriter MutableDictCached NonEmptySafeStrTuple Outcome
-    OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Progress Queue
+    OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue
     RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync
     Task WriteOnceDict __version__ errors open_queue run
     BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError

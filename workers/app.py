@@ -19,7 +19,7 @@ from pistributer.storage.durability import Sync
 
 from . import results
 from .checks import at_least
-from .home import DEFAULT_QUEUE, Home, check_queue_name
+from .home import DEFAULT_QUEUE, Home, check_priority, check_queue_name, split_lane
 from .hooks import EnqueueSteps, Hook
 from .jobs import Job
 from .result_dict import DictResults
@@ -132,6 +132,7 @@ class App:
         *,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
         retries: int = 0,
         retry_delay: float | Backoff = 1.0,
         retry_on: Exceptions = BaseException,
@@ -145,7 +146,8 @@ class App:
         """Make a task of a function: `@app.task`, or `@app.task(retries=2)`.
 
         name           how messages call it; the function's name
-        queue          where its calls wait; each queue has workers of its own
+        queue          where its calls wait; each queue has workers of its own, unless `run` is given pools
+        priority       0 to 9: of the calls that wait in one queue, higher ones are begun first
         retries        how often it is tried again after it raised; then the job goes to the dead letters
         retry_delay    seconds before the first of these at the longest; doubled each time, with full jitter, up to an
                        hour. A `Backoff` says it in detail.
@@ -172,6 +174,7 @@ class App:
         *,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
         retries: int = 0,
         retry_delay: float | Backoff = 1.0,
         retry_on: Exceptions = BaseException,
@@ -183,10 +186,10 @@ class App:
     ) -> Task[..., Any]:
         name = name or _name_of(function)
         _require_free(name, self.tasks, "task")
-        self._require_unlike(queue, [consumer.queue for consumer in self.consumers.values()], "rows")
+        self.require_tasks_queue(queue)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else Task
         self.tasks[name] = kind(
-            self, function, name=name, queue=check_queue_name(queue),
+            self, function, name=name, queue=queue, priority=check_priority(priority),
             policy=_policy(retries, retry_delay, retry_on, stop_on),
             crash_retries=at_least(0, "crash_retries", crash_retries), soft_time_limit=_limit(soft_time_limit),
             hard_time_limit=_limit(hard_time_limit), results=results,
@@ -305,7 +308,7 @@ class App:
         _require_free(chosen, self.schedules, "schedule")
         task.call(*args, **(kwargs or {}))
         self.schedules[chosen] = Schedule(
-            chosen, task.name, task.queue, args, kwargs or {},
+            chosen, task.name, task.lane, args, kwargs or {},
             None if cron is None else check_cron(cron), seconds, find_zone(zone), misfire,
         )  # fmt: skip
 
@@ -314,6 +317,11 @@ class App:
         self.hooks = (*self.hooks, hook)
         self.enqueue_steps = EnqueueSteps(self.hooks)
 
+    def require_tasks_queue(self, queue: str) -> None:
+        """ValueError for what is no queue's name, or the queue of a consumer, which expects other rows."""
+        check_queue_name(queue)
+        self._require_unlike(queue, [consumer.queue for consumer in self.consumers.values()], "rows")
+
     def _require_unlike(self, queue: str, others: list[str], what: str) -> None:
         if queue in others:
             raise ValueError(f"the queue {queue!r} holds {what} already; tasks and consumers need different queues")
@@ -321,7 +329,7 @@ class App:
     # -- using
 
     def queue(self, name: str = DEFAULT_QUEUE) -> Queue:
-        """The queue of that name, opened on first use and kept."""
+        """The queue of that name, opened on first use and kept. `"NAME@5"` is where its jobs of priority 5 wait."""
         queue = self._queues.get(name)
         return self._open(name) if queue is None or queue.closed else queue
 
@@ -329,14 +337,30 @@ class App:
         with self._opening:
             if name not in self._queues or self._queues[name].closed:
                 self.home.create()
-                self._queues[name] = open_queue(self.home.queue_url(check_queue_name(name)), **self._options)
+                self._open_lane(name, *split_lane(name))
             return self._queues[name]
+
+    def _open_lane(self, name: str, queue: str, priority: int) -> None:
+        """Open the queue, or lane, `name`. Whoever makes a lane tells those who wait at its queue.
+
+        Killed in between: they find the lane when they look around by themselves (lanes.py).
+        """
+        is_new = priority > 0 and name not in self.home.lane_names()
+        self._queues[name] = open_queue(self.home.queue_url(name), **self._options)
+        if is_new:
+            if queue not in self._queues or self._queues[queue].closed:
+                self._open_lane(queue, queue, 0)
+            self._queues[queue].wake()
 
     def queue_names(self) -> list[str]:
         """The queues that tasks, producers and consumers name, and those that exist, sorted."""
         named = {task.queue for task in self.tasks.values()} | {consumer.queue for consumer in self.consumers.values()}
         named |= {producer.queue for producer in self.producers.values() if producer.queue}
         return sorted(named | set(self.home.queue_names()))
+
+    def lane_names(self) -> list[str]:
+        """The same, and for each the lanes in which its jobs with a priority wait, as far as they exist."""
+        return sorted({*self.queue_names(), *self.home.lane_names()})
 
     def job(self, id: str, *, task: str = "", queue: str = DEFAULT_QUEUE) -> Job[Any]:
         """A handle on a job that was sent elsewhere."""

@@ -28,7 +28,7 @@ class Checkpoints:
         self._name = name
         self._wait = wait
         self._sources: dict[str, Source] = {}
-        for queue in app.queue_names():
+        for queue in app.lane_names():
             if name in app.queue(queue).sources():
                 self._hold(queue)
         found = [source.checkpoint for source in self._sources.values() if source.checkpoint is not None]

@@ -12,13 +12,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pistributer.queues.contract import Item, Queue
+from pistributer.queues.contract import Item
 
 from .app import Consumer
 from .board import Desk
 from .calling import Caller
 from .child import Child
+from .lanes import Lanes
 from .loop import WAIT, Loop, leave
+from .pools import Pool
 from .retries import Snooze, judge
 from .worker import load_checked
 
@@ -26,8 +28,8 @@ from .worker import load_checked
 class RowLoop(Loop):
     """One row at a time, claimed ahead."""
 
-    def __init__(self, child: Child, consumer: Consumer, queue: Queue, desk: Desk, caller: Caller) -> None:
-        super().__init__(child, queue, desk)
+    def __init__(self, child: Child, consumer: Consumer, lanes: Lanes, desk: Desk, caller: Caller) -> None:
+        super().__init__(child, lanes, desk)
         self._consumer = consumer
         self._call: Callable[[Any], Any] = caller.plain(consumer.function)
         self._shown = consumer.name.encode()
@@ -72,7 +74,8 @@ class BatchLoop(RowLoop):
 
     def run(self) -> None:
         while not self.child.stop_requested():
-            items = self.queue.claim(self._consumer.batch, timeout=WAIT)
+            items = self.lanes.claim(self._consumer.batch, WAIT, start=True)
+            self.queue = self.lanes.current
             fresh = [item for item in items if item.attempt == 1]
             if fresh:
                 self._call_together(fresh)
@@ -108,7 +111,7 @@ def consume(child: Child, source: str, url: str, name: str, board: str, slot: in
     app = load_checked(source, url)
     consumer, caller = app.consumers[name], Caller()
     kind = BatchLoop if consumer.batch > 1 else RowLoop
-    loop = kind(child, consumer, app.queue(consumer.queue), Desk(board, slot + child.index), caller)
+    loop = kind(child, consumer, Lanes(app, Pool(consumer.queue)), Desk(board, slot + child.index), caller)
     for hook in app.hooks:
         hook.on_start(child.role)
     child.ready()

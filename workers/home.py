@@ -7,6 +7,9 @@
       queues/NAME/             the queue NAME                 jobs.db.app/queues/NAME.db
       results/                 results (results.py)           jobs.db.app/results/
       run/                     what runs (board.py)           jobs.db.app/run/
+
+Jobs with a priority wait in lanes: one more queue per level that was ever used, beside the queue itself, called `NAME@1` to
+`NAME@9` (which no queue of a user can be called). What is said of a queue includes its lanes.
 """
 
 from __future__ import annotations
@@ -20,7 +23,11 @@ from pistributer.queues.opening import split_url
 #: The queue of tasks that name no other.
 DEFAULT_QUEUE = "default"
 
+#: The highest level of priority; the lowest is 0, the queue itself.
+MOST_URGENT = 9
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_LANE = re.compile(rf"({_NAME.pattern})(?:@([1-9]))?")
 
 
 class Home:
@@ -59,13 +66,22 @@ class Home:
             raise errors.from_os_error(error, "make the app's folder", self.folder) from error
 
     def queue_url(self, name: str) -> str:
-        """What `open_queue` opens for the queue `name`."""
+        """What `open_queue` opens for the queue, or the lane, `name`."""
         if self.driver == "jsonl":
             return os.path.join(self.queues, name)
         return f"sqlite:{self.path if name == DEFAULT_QUEUE else os.path.join(self.queues, name + '.db')}"
 
     def queue_names(self) -> list[str]:
         """The queues that exist, sorted."""
+        return sorted({_queue_of(name) for name in self.lane_names()})
+
+    def lanes_of(self, queue: str) -> list[str]:
+        """Where jobs of `queue` wait: the lanes that exist, the most urgent first, and at last the queue itself."""
+        found = [name for name in self.lane_names() if name != queue and _queue_of(name) == queue]
+        return [*reversed(found), queue]
+
+    def lane_names(self) -> list[str]:
+        """The queues that exist and their lanes, sorted."""
         if not self.exists():
             return []
         found = os.listdir(self.queues)
@@ -74,6 +90,33 @@ class Home:
             return sorted(name for name in found if os.path.exists(os.path.join(self.queues, name, "pistributer.json")))
         names = [name.removesuffix(".db") for name in found if name.endswith(".db")]
         return sorted(names + ([DEFAULT_QUEUE] if os.path.exists(self.path) else []))
+
+
+def lane_name(queue: str, priority: int) -> str:
+    """Where jobs of that priority wait."""
+    return f"{queue}@{priority}" if priority else queue
+
+
+def split_lane(name: str) -> tuple[str, int]:
+    """The queue and the priority that a lane's name says; a queue's name says priority 0. ValueError for other names."""
+    found = _LANE.fullmatch(name)
+    if found is None:
+        check_queue_name(name)
+    assert found is not None
+    return found[1], int(found[2] or 0)
+
+
+def _queue_of(found: str) -> str:
+    """The queue to which a folder or file belongs; somebody may have put other things there."""
+    lane = _LANE.fullmatch(found)
+    return found if lane is None else lane[1]
+
+
+def check_priority(priority: int) -> int:
+    """`priority` if it is one; ValueError otherwise."""
+    if type(priority) is not int or not 0 <= priority <= MOST_URGENT:
+        raise ValueError(f"a priority is a whole number from 0 to {MOST_URGENT} (first), not {priority!r}")
+    return priority
 
 
 def check_queue_name(name: str) -> str:

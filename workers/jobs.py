@@ -139,10 +139,10 @@ class Job(Generic[T]):
         raise self._lost(f"there is neither a job {self.id} nor its result", "it was purged, or the result has expired")
 
     def _find_row(self) -> Row | None:
-        queue = self._app.queue(self.queue)
-        for row in queue.scan():
-            if isinstance(row.value, dict) and row.value.get("id") == self.id:
-                return row
+        for lane in self._app.home.lanes_of(self.queue):
+            for row in self._app.queue(lane).scan():
+                if isinstance(row.value, dict) and row.value.get("id") == self.id:
+                    return row
         return None
 
     def _timeout(self, timeout: float | None) -> errors.ResultTimeout:

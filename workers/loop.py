@@ -20,10 +20,11 @@ import time
 from collections.abc import Callable
 
 from pistributer import errors
-from pistributer.queues.contract import Item, Queue
+from pistributer.queues.contract import Item
 
 from .board import Desk
 from .child import Child
+from .lanes import Lanes
 
 #: Longest sleep before a look at whether to stop, in seconds. Rows ring a bell, so this delays no work.
 WAIT = 0.4
@@ -38,9 +39,11 @@ SETTLE_AFTER = 0.005
 class Loop(abc.ABC):
     """Subclasses say what one row means; `run` does the rest until a stop is requested."""
 
-    def __init__(self, child: Child, queue: Queue, desk: Desk) -> None:
+    def __init__(self, child: Child, lanes: Lanes, desk: Desk) -> None:
         self.child = child
-        self.queue = queue
+        self.lanes = lanes
+        #: Where the rows that are being worked on came from.
+        self.queue = lanes.current
         self.desk = desk
         self._finished: list[Item] = []
         self._oldest = 0.0
@@ -59,8 +62,9 @@ class Loop(abc.ABC):
     def run(self) -> None:
         """Until a stop is requested."""
         while not self.child.stop_requested():
-            items = self.queue.claim(self._ahead, timeout=WAIT, start=False)
+            items = self.lanes.claim(self._ahead, WAIT)
             if items:
+                self.queue = self.lanes.current
                 self.before_batch()
                 self._work(items)
 

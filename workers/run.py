@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import filelock
 import orjson
@@ -20,6 +21,8 @@ from .app import App
 from .consumers import consume
 from .decisions import Say
 from .loading import load_app, source_of
+from .messages import find_fault
+from .pools import Pool, require_different
 from .producers import produce
 from .roles import Key, Role
 from .scheduler import run_schedules
@@ -55,6 +58,9 @@ def run(
     app: App | str,
     *,
     processes: int | None = None,
+    threads: int | None = None,
+    concurrency: int | None = None,
+    pools: Iterable[Pool] | None = None,
     until_empty: bool = False,
     start_method: StartMethod = "forkserver",
     grace: float | None = 10.0,
@@ -64,40 +70,81 @@ def run(
     """Run the producers, tasks and consumers of `app` until told to stop.
 
     app          an App at the top level of a module, or where to find one: "FILE.py", "MODULE" or either with ":NAME"
-    processes    workers for each queue of tasks; as many as there are processors
-    until_empty  stop when the producers are done and nothing is left in any queue, delayed rows included
+    pools        which processes take from which queues; without them, each queue of tasks has a pool of its own. A queue
+                 of tasks that no pool takes from is told as the event "unserved"
+    processes    of each pool that does not say; as many as there are processors
+    threads, concurrency
+                 plain functions, and coroutines, that run at once in a process of each pool that does not say; see `Pool`
+    until_empty  stop when the producers are done and nothing is left in any queue, delayed rows included; with `pools`,
+                 in any queue that somebody takes from
     grace        seconds that a first TERM or INT lets running work have
     on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
     on_progress  called about five times a second
 
-    Raises BootError if the app can not be loaded, has nothing to run, or is being run already.
+    Raises BootError if the app can not be loaded, has nothing to run, or is being run already, or if a pool is to take
+    from a consumer's queue; ValueError for two pools of one name.
     """
     source = app if isinstance(app, str) else source_of(app)
     loaded = load_app(app) if isinstance(app, str) else app
-    return _Run(loaded, source, processes or _processors(), until_empty, on_event).supervise(
+    chosen = _plan(loaded, pools, processes, threads, concurrency)
+    return _Run(loaded, source, chosen, pools is not None, until_empty, on_event).supervise(
         start_method, grace, on_progress
     )
 
 
+def _plan(
+    app: App, pools: Iterable[Pool] | None, processes: int | None, threads: int | None, concurrency: int | None
+) -> list[Pool]:
+    """The pools of a run, with their numbers."""
+    given = require_different(_own_pools(app) if pools is None else pools)
+    for queue in {queue for pool in given for queue in pool.queues}:
+        try:
+            app.require_tasks_queue(queue)
+        except ValueError as error:
+            raise errors.BootError(str(error), hint="leave it out of the pools: its consumer has processes") from None
+    return [
+        replace(
+            pool, processes=pool.processes or processes or _processors(), threads=pool.threads or threads,
+            concurrency=pool.concurrency or concurrency,
+        ) for pool in given
+    ]  # fmt: skip
+
+
+def _own_pools(app: App) -> list[Pool]:
+    """One for each queue of tasks."""
+    return [Pool(queue) for queue in sorted({task.queue for task in app.tasks.values()})]
+
+
 class _Run:
     def __init__(
-        self, app: App, source: str, processes: int, until_empty: bool, on_event: Callable[[Say], object] | None
+        self,
+        app: App,
+        source: str,
+        pools: list[Pool],
+        only_pools: bool,
+        until_empty: bool,
+        on_event: Callable[[Say], object] | None,
     ) -> None:
         self.app = app
+        self._pools = pools
+        #: Whether queues that nobody takes from are no business of this run.
+        self._only_pools = only_pools
         self.home = app.home
         self._board_path = os.path.join(self.home.run, "board")
         self._source = source
         self._until_empty = until_empty
         self._on_event = on_event
-        self._slots: dict[str, int] = {}
-        #: Which queue the children of a role take from.
-        self._queue_of: dict[str, str] = {}
+        #: How many children each role has, and how many slots of the board each of them.
+        self._counts: dict[str, int] = {}
+        self._widths: dict[str, int] = {}
+        #: Which queues the children of a role take from.
+        self._queues_of: dict[str, tuple[str, ...]] = {}
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         self._called_off = cancelling.CalledOff(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
-        self.roles = self._make_roles(processes)
+        self.roles = self._make_roles()
         self.home.create()
 
     def supervise(
@@ -108,9 +155,8 @@ class _Run:
     ) -> Outcome:
         with run_lock(self.home.run, self.app.url):
             self._describe()
-            self._gauge = _Gauge(
-                board.Board(self._board_path), [self.app.queue(name) for name in self.app.queue_names()]
-            )
+            self._gauge = _Gauge(board.Board(self._board_path), self._watched)
+            self._tell_unserved()
             supervisor = Supervisor(
                 self.roles, start_method=start_method, grace=grace, on_event=self._event,
                 drained=self._gauge.drained if self._until_empty else None,
@@ -144,11 +190,11 @@ class _Run:
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
         now, pids = time.monotonic(), supervisor.pids()
-        keys = [(role, index) for role, count in self._slots.items() for index in range(count)]
-        for key, slot in zip(keys, self._gauge.board.slots(), strict=True):
-            if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
-                self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
-                supervisor.end_overdue(key, self._overdue[key])
+        for key, slots in self._children():
+            for slot in slots:
+                if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
+                    self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
+                    supervisor.end_overdue(key, self._overdue[key])
 
     def _interrupt(self, supervisor: Supervisor, cancelled: frozenset[str]) -> None:
         """Signal the children that run jobs which were called off, each once."""
@@ -161,13 +207,12 @@ class _Run:
 
     # -- roles
 
-    def _make_roles(self, processes: int) -> list[Role]:
+    def _make_roles(self) -> list[Role]:
         app = self.app
         roles = [self._role(f"producer {name}", produce, name, 1, ends=True) for name in app.producers]
-        task_queues = sorted({task.queue for task in app.tasks.values()})
-        self._queue_of = {f"worker {queue}": queue for queue in task_queues}
-        self._queue_of |= {f"consumer {it.name}": it.queue for it in app.consumers.values()}
-        roles += [self._role(f"worker {queue}", work, queue, processes) for queue in task_queues]
+        self._queues_of = {pool.role: tuple(pool.queues) for pool in self._pools}
+        self._queues_of |= {f"consumer {it.name}": (it.queue,) for it in app.consumers.values()}
+        roles += [self._role(pool.role, work, pool, pool.processes or 1, width=pool.width) for pool in self._pools]
         roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
         if app.schedules:
             roles.append(self._role("scheduler", run_schedules, None, 1))
@@ -176,24 +221,70 @@ class _Run:
         return roles
 
     def _role(
-        self, name: str, target: Callable[..., object], what: str | None, count: int, *, ends: bool = False
+        self,
+        name: str,
+        target: Callable[..., object],
+        what: str | Pool | None,
+        count: int,
+        *,
+        width: int = 1,
+        ends: bool = False,
     ) -> Role:
-        slot = sum(self._slots.values())
-        self._slots[name] = count
+        slot = self._slots()
+        self._counts[name], self._widths[name] = count, width
         args = (self._source, self.app.url, *([] if what is None else [what]), self._board_path, slot)
         return Role(name, target, args, count, ends)
 
+    def _slots(self) -> int:
+        return sum(count * self._widths[name] for name, count in self._counts.items())
+
+    def _children(self) -> Iterator[tuple[Key, list[board.Slot]]]:
+        """Every child with its slots of the board."""
+        slots = iter(self._gauge.board.slots())
+        for role, count in self._counts.items():
+            for index in range(count):
+                yield (role, index), list(islice(slots, self._widths[role]))
+
+    def _watched(self) -> list[Queue]:
+        """The queues, with their lanes, that this run is to empty. Lanes come into being meanwhile."""
+        if self._only_pools:
+            served = {queue for queues in self._queues_of.values() for queue in queues}
+        else:
+            served = set(self.app.queue_names())
+        return [self.app.queue(lane) for name in sorted(served) for lane in self.home.lanes_of(name)]
+
+    def _tell_unserved(self) -> None:
+        """Say which queues of tasks nobody takes from."""
+        served = {queue for queues in self._queues_of.values() for queue in queues}
+        of_tasks = {task.queue for task in self.app.tasks.values()}
+        for name in sorted(set(self.app.queue_names()) - served):
+            if name in of_tasks or self._holds_jobs(name):
+                self._event(Say("unserved", f"no pool takes from the queue {name}: its jobs wait"))
+
+    def _holds_jobs(self, name: str) -> bool:
+        """Whether jobs were sent there; the first row tells."""
+        for lane in self.home.lanes_of(name):
+            for row in self.app.queue(lane).scan("ready", "claimed", "delayed"):
+                return find_fault(row.value) is None
+        return False
+
     def _describe(self) -> None:
         """Write down what runs, for `status`. The run's lock is held."""
-        board.create(self._board_path, sum(self._slots.values()))
+        board.create(self._board_path, self._slots())
         deaths.shorten(self.home.run)
         cancelling.forget_all_but(self.home.run, self._jobs())
-        record = {"pid": os.getpid(), "started": time.time(), "app": self._source, "roles": self._slots}
+        record: dict[str, object] = {
+            "pid": os.getpid(),
+            "started": time.time(),
+            "app": self._source,
+            "roles": self._counts,
+        }
+        record["widths"] = {name: width for name, width in self._widths.items() if width > 1}
         replace_file(os.path.join(self.home.run, "run.json"), orjson.dumps(record) + b"\n", durable=False)
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""
-        for name in self.app.queue_names():
+        for name in self.app.lane_names():
             for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
                 if isinstance(row.value, dict) and "task" in row.value:
                     yield str(row.value.get("id"))
@@ -208,30 +299,29 @@ class _Run:
             self._on_event(said)
 
     def _wake_others(self, role: str) -> None:
-        """Have those who take from the same queue as the dead child take over at once."""
-        if role in self._queue_of:
-            with contextlib.suppress(errors.StorageError):  # a full disk, say: they look by themselves, a little later
-                self.app.queue(self._queue_of[role]).wake()
+        """Have those who take from the same queues as the dead child take over at once."""
+        for queue in self._queues_of.get(role, ()):
+            for lane in self.home.lanes_of(queue):
+                with contextlib.suppress(
+                    errors.StorageError
+                ):  # a full disk, say: they look by themselves, a little later
+                    self.app.queue(lane).wake()
 
     def _note_death(self, said: Say) -> None:
         """Which job it was running: what makes a dead letter say why."""
         assert said.key is not None
         role, index = said.key
-        slot = self._gauge.board.slot(self._first_slot(role) + index)
         overdue = self._overdue.pop(said.key, None)
-        if slot.since:
-            worker, cause = f"{role}[{index}]", overdue or str(said.cause)
-            deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
-
-    def _first_slot(self, role: str) -> int:
-        names = list(self._slots)
-        return sum(self._slots[name] for name in names[: names.index(role)])
+        worker, cause = f"{role}[{index}]", overdue or str(said.cause)
+        for slot in dict(self._children())[said.key]:
+            if slot.since:
+                deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
 
 
 class _Gauge:
     """How much is done and left."""
 
-    def __init__(self, page: board.Board, queues: list[Queue]) -> None:
+    def __init__(self, page: board.Board, queues: Callable[[], list[Queue]]) -> None:
         self.board = page
         self._queues = queues
         #: The last measurement: what was left when so much was done, when it was, and when the next one is due.
@@ -266,7 +356,7 @@ class _Gauge:
     def _measure(self) -> None:
         begun = time.monotonic()
         self._done, _ = self._ended()
-        self._left = sum(map(_left, self._queues))
+        self._left = sum(map(_left, self._queues()))
         self._measured = begun
         self._due = begun + (time.monotonic() - begun) / _SHARE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -14,7 +15,8 @@ from pistributer.queues.opening import open_queue
 from pistributer.storage.locks import is_held
 
 from .board import Board, Slot
-from .home import Home
+from .home import Home, split_lane
+from .whole_queue import add_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,18 @@ class QueueStatus:
     name: str
     #: What `open_queue` opens.
     url: str
+    #: Its jobs with a priority included.
     stats: Stats
+    #: Those by themselves, for each level that was ever used.
+    priorities: dict[int, Stats]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    job: str
+    task: str
+    #: Seconds since the epoch.
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +53,13 @@ class WorkerStatus:
     failed: int
     retried: int
     put: int
-    #: What it runs now: the job's id, its task or consumer, and since when; None between jobs.
+    #: What it runs now: the job's id, its task or consumer, and since when; None between jobs. Of several, the one that has
+    #: run longest.
     job: str | None
     task: str | None
     since: float | None
+    #: All that it runs now, the longest first.
+    running: list[RunningJob]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +85,24 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
     if not home.exists():
         hint = "an app's folder is made when it first sends or runs"
         raise errors.FolderMissing(f"there is no app at {home.url!r}", hint=hint, path=home.folder)
-    queues = [_queue_status(name, home.queue_url(name)) for name in home.queue_names()]
+    queues = [_queue_status(home, name) for name in home.queue_names()]
     run = _read_run(home.run) if is_held(os.path.join(home.run, "run.lock")) else None
     if run is None:
         return AppStatus(home.url, False, None, None, None, queues, [])
-    workers = _workers(home.run, run["roles"])
+    workers = _workers(home.run, run["roles"], run.get("widths", {}))
     return AppStatus(home.url, True, run["pid"], run["started"], run["app"], queues, workers)
 
 
-def _queue_status(name: str, url: str) -> QueueStatus:
+def _queue_status(home: Home, name: str) -> QueueStatus:
+    lanes = home.lanes_of(name)
+    stats = [_stats(home.queue_url(lane)) for lane in lanes]
+    priorities = {split_lane(lane)[1]: found for lane, found in zip(lanes[:-1], stats[:-1], strict=True)}
+    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities)
+
+
+def _stats(url: str) -> Stats:
     with open_queue(url, create=False) as queue:
-        return QueueStatus(name, url, queue.stats())
+        return queue.stats()
 
 
 def _read_run(folder: str) -> dict[str, Any] | None:
@@ -91,21 +114,26 @@ def _read_run(folder: str) -> dict[str, Any] | None:
     return found
 
 
-def _workers(folder: str, roles: dict[str, int]) -> list[WorkerStatus]:
+def _workers(folder: str, roles: dict[str, int], widths: dict[str, int]) -> list[WorkerStatus]:
     page = Board(os.path.join(folder, "board"))
     try:
         slots = iter(page.slots())
     finally:
         page.close()
-    names = [(role, index) for role, count in roles.items() for index in range(count)]
-    return [_worker(role, index, slot) for (role, index), slot in zip(names, slots, strict=False)]
+    children = [(role, index) for role, count in roles.items() for index in range(count)]
+    own = [(role, index, list(islice(slots, widths.get(role, 1)))) for role, index in children]
+    return [_worker(role, index, found) for role, index, found in own if found]
 
 
-def _worker(role: str, index: int, slot: Slot) -> WorkerStatus:
-    busy = bool(slot.since)
+def _worker(role: str, index: int, slots: list[Slot]) -> WorkerStatus:
+    # The first says what the process has done; each says what it runs, at a time.
+    slot = slots[0]
+    running = [RunningJob(one.job, one.task, one.since) for one in slots if one.since and one.pid == slot.pid]
+    running.sort(key=lambda job: job.since)
+    job, task, since = (running[0].job, running[0].task, running[0].since) if running else (None, None, None)
     return WorkerStatus(
         role, index, slot.pid, _is_alive(slot.pid), slot.started, slot.done, slot.failed, slot.retried, slot.put,
-        slot.job if busy else None, slot.task if busy else None, slot.since if busy else None,
+        job, task, since, running,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from pistributer import errors
 
 from .checks import at_least
+from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import Call, compose
 from .retries import RetryPolicy
@@ -28,8 +29,8 @@ _NO_KWARGS: dict[str, Any] = {}
 class Task(Generic[P, T]):
     """Made by `@app.task`. Calling it runs the function here and now; `send` has a worker run it.
 
-    Attributes: `name`, `queue`, `policy` (when a failure is tried again), `crash_retries`, `soft_time_limit`, `hard_time_limit`,
-    `results`, `function`.
+    Attributes: `name`, `queue`, `priority`, `policy` (when a failure is tried again), `crash_retries`, `soft_time_limit`,
+    `hard_time_limit`, `results`, `function`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Task(Generic[P, T]):
         *,
         name: str,
         queue: str,
+        priority: int,
         policy: RetryPolicy,
         crash_retries: int,
         soft_time_limit: float | None,
@@ -49,6 +51,9 @@ class Task(Generic[P, T]):
         self.function = function
         self.name = name
         self.queue = queue
+        self.priority = priority
+        #: Where its calls wait (home.py).
+        self.lane = lane_name(queue, priority)
         self.policy = policy
         self.crash_retries = crash_retries
         self.soft_time_limit = soft_time_limit
@@ -78,7 +83,7 @@ class Task(Generic[P, T]):
         Raises BadCall for arguments that the function does not take or that JSON can not hold, and what `Queue.put`
         raises. JSON turns tuples into lists.
         """
-        return self._send(args, kwargs, 0.0, _NO_KWARGS)
+        return self._send(args, kwargs, 0.0, _NO_KWARGS, self.lane)
 
     def send_many(self, calls: Iterable[tuple[Any, ...]]) -> list[Job[T]]:
         """One call for each tuple of positional arguments, in order, in few writes; much faster than `send` in a loop.
@@ -100,35 +105,54 @@ class Task(Generic[P, T]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
         """A call to be sent later: what a producer yields. BadCall for arguments that the function does not take."""
         self._check(args, kwargs)
-        return Call(self.queue, compose(self.name, args, kwargs))
+        return Call(self.lane, compose(self.name, args, kwargs))
 
     def options(
-        self, *, delay: float | timedelta = 0.0, at: datetime | None = None, retries: int | None = None
+        self,
+        *,
+        delay: float | timedelta = 0.0,
+        at: datetime | None = None,
+        retries: int | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
     ) -> Sender[P, T]:
         """The task with options for sending: `task.options(delay=60).send(…)` runs in a minute at the earliest.
 
         delay    seconds, or a timedelta, before which it does not run
         at       the same as a moment: a datetime with a time zone, in which summer time is minded. Not with `delay`.
         retries  instead of the task's own
+        queue    likewise. It waits there until a pool takes from that queue; `run` says which no pool takes from.
+        priority
+                 likewise
 
         Raises ValueError for options that make no sense.
         """
-        return Sender(self, _delay(delay, at), {} if retries is None else {"retries": at_least(0, "retries", retries)})
+        options = {} if retries is None else {"retries": at_least(0, "retries", retries)}
+        return Sender(self, _delay(delay, at), options, self._other_lane(queue, priority))
 
-    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], delay: float, options: dict[str, Any]) -> Job[T]:
+    def _other_lane(self, queue: str | None, priority: int | None) -> str:
+        if queue is not None:
+            self._app.require_tasks_queue(queue)
+        level = self.priority if priority is None else check_priority(priority)
+        return lane_name(self.queue if queue is None else queue, level)
+
+    def _send(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], delay: float, options: dict[str, Any], lane: str
+    ) -> Job[T]:
         if kwargs or self._arity is None or not self._arity[0] <= len(args) <= self._arity[1]:
             self._check(args, kwargs)
         message = compose(self.name, args, kwargs)
         message.update(options)
         steps = self._app.enqueue_steps
-        sending = steps.before(message, self.queue, delay) if steps else None
+        queue = self.queue if lane is self.lane else split_lane(lane)[0]
+        sending = steps.before(message, queue, delay) if steps else None
         try:
-            self._app.queue(self.queue).put(message, delay=delay)
+            self._app.queue(lane).put(message, delay=delay)
         except errors.RowError as error:
             raise self._bad_call(error) from error
         if sending is not None:
             steps.after(sending)
-        return Job(self._app, message["id"], self.name, self.queue)
+        return Job(self._app, message["id"], self.name, queue)
 
     def _compose_many(self, calls: Iterable[Any], jobs: list[Job[T]]) -> Iterator[dict[str, Any]]:
         """Messages for `calls`, which are checked; their jobs go to `jobs`."""
@@ -143,7 +167,7 @@ class Task(Generic[P, T]):
 
     def _put_many(self, messages: Iterable[dict[str, Any]]) -> None:
         try:
-            self._app.queue(self.queue).put_many(messages)
+            self._app.queue(self.lane).put_many(messages)
         except errors.RowError as error:
             raise self._bad_call(error) from error
 
@@ -174,17 +198,18 @@ class AsyncTask(Task[P, T]):
 class Sender(Generic[P, T]):
     """A task with options for sending."""
 
-    __slots__ = ("_delay", "_options", "_task")
+    __slots__ = ("_delay", "_lane", "_options", "_task")
 
-    def __init__(self, task: Task[P, T], delay: float, options: dict[str, Any]) -> None:
+    def __init__(self, task: Task[P, T], delay: float, options: dict[str, Any], lane: str) -> None:
         self._task = task
         self._delay = delay
+        self._lane = lane
         #: What goes into the message.
         self._options = options
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """As `Task.send`."""
-        return self._task._send(args, kwargs, self._delay, self._options)
+        return self._task._send(args, kwargs, self._delay, self._options, self._lane)
 
 
 def _delay(delay: float | timedelta, at: datetime | None) -> float:

@@ -1,4 +1,4 @@
-"""What a worker process does: run the jobs of one queue."""
+"""What a worker process does: run the jobs of its pool's queues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pistributer import errors
-from pistributer.queues.contract import Item, Queue
+from pistributer.queues.contract import Item
 
 from . import deaths
 from .app import App
@@ -19,9 +19,11 @@ from .calling import Caller
 from .cancelling import INTERRUPT, CalledOff
 from .child import Child
 from .hooks import Hook, Retries, Run, Step, steps
+from .lanes import Lanes
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
+from .pools import Pool
 from .result_dict import DictResults
 from .results import ResultLog
 from .retries import Cancel
@@ -71,12 +73,12 @@ class _Ready:
 
 
 class TaskLoop(Loop):
-    """Runs the jobs of `queue` as tasks of `app`."""
+    """Runs the jobs of `lanes` as tasks of `app`."""
 
     def __init__(
-        self, child: Child, app: App, queue: Queue, desk: Desk, caller: Caller, log: ResultLog | DictResults
+        self, child: Child, app: App, lanes: Lanes, desk: Desk, caller: Caller, log: ResultLog | DictResults
     ) -> None:
-        super().__init__(child, queue, desk)
+        super().__init__(child, lanes, desk)
         self._caller = caller
         self._log = log
         self._called_off = CalledOff(app.home.run)
@@ -198,15 +200,15 @@ class TaskLoop(Loop):
         self.bury([item], error=f"{kind}: {text}")
 
 
-def work(child: Child, source: str, url: str, queue_name: str, board: str, slot: int) -> None:
-    """The role of a worker process: run the jobs of one queue of the app at `source` until told to stop."""
+def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int) -> None:
+    """The role of a worker process: run the jobs of a pool's queues, of the app at `source`, until told to stop."""
     app = load_checked(source, url)
     desk = Desk(board, slot + child.index)
     log = app.open_result_log()
-    caller, queue = Caller(), app.queue(queue_name)
+    caller = Caller()
     for hook in app.hooks:
         hook.on_start(child.role)
-    loop = TaskLoop(child, app, queue, desk, caller, log)
+    loop = TaskLoop(child, app, Lanes(app, pool), desk, caller, log)
     child.ready()
     try:
         loop.run()

@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from sqlite3 import Connection
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -33,6 +34,7 @@ from . import durable_items as items
 from .contract import Item, wait_until
 from .durable_hand import Hand, Owner, acknowledge
 from .sqlite import SqliteQueue
+from .waiting import sleep_for_any
 
 #: Seconds between two looks of `join`.
 _LOOK: Final = 0.01
@@ -208,7 +210,9 @@ class DurableQueue:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there may be an item or the queue is shut down; False after `timeout` seconds."""
-        return wait_until(lambda: self.is_shutdown or self.rows._may_have_rows(), self.rows._sleep, timeout)
+        return wait_until(
+            lambda: self.is_shutdown or self.rows.may_have_rows(), partial(sleep_for_any, [self.rows]), timeout
+        )
 
     def decode(self, item: Item) -> Any:
         """What was put, for a row of this queue. One that can not be read goes to the dead letters: RowError."""

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ from .rows import JSON, TXT, Codec
 from .setaside import DeadLetters, Quarantine
 from .shard import take_shard
 from .shard_sources import FileSource, read_sources
+from .waiting import sleep_for_any
 
 #: Rows that `put_many` encodes and appends at a time.
 _PUT_BATCH = 1024
@@ -238,26 +240,27 @@ class ShardedQueue(Queue):
         return wrap(envelope, text=self.driver == "txt")
 
     def wait(self, timeout: float | None = None) -> bool:
-        return wait_until(self._may_have_rows, self._sleep, timeout)
+        return wait_until(self.may_have_rows, partial(sleep_for_any, [self]), timeout)
 
-    def _may_have_rows(self) -> bool:
+    def may_have_rows(self) -> bool:
+        """For queues/waiting.py, as are the next three."""
         with self._claim_lock, self._typed_errors:
             self._require_open()
             return self._claimer.may_have_rows()
 
-    def _sleep(self, seconds: float) -> None:
+    def arm(self) -> Doorbell:
         with self._claim_lock, self._typed_errors:
             self._require_open()
             self._claimer.tidy()
             self._bell.arm(self._claimer.journal().number)
-            due_in = self._claimer.next_due - time.time()
-        if self._may_have_rows():
-            return
-        try:
-            self._bell.sleep(max(0.0, min(seconds, due_in)))
-        except (ValueError, OSError):
-            self._require_open()  # closed by another thread meanwhile, with the bell
-            raise
+            return self._bell
+
+    def due_in(self) -> float:
+        return self._claimer.next_due - time.time()
+
+    def ring(self) -> None:
+        if self._page[0]:
+            self._bell.ring()
 
     def wake(self) -> None:
         self._require_open()

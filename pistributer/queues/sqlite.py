@@ -13,6 +13,7 @@ given back by whoever looks around next (queues/sqlite_owners.py).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -39,6 +40,7 @@ from .rows import JSON, encode_json
 from .sqlite_claims import Also, Apply, Claims
 from .sqlite_owners import Owners
 from .sqlite_sources import SqliteSource
+from .waiting import sleep_for_any
 
 #: Rows that `put_many` encodes and stores at a time.
 _PUT_BATCH = 1024
@@ -245,27 +247,28 @@ class SqliteQueue(Queue):
             self._owners.rescue()
 
     def wait(self, timeout: float | None = None) -> bool:
-        return wait_until(self._may_have_rows, self._sleep, timeout)
+        return wait_until(self.may_have_rows, partial(sleep_for_any, [self]), timeout)
 
-    def _may_have_rows(self) -> bool:
+    def may_have_rows(self) -> bool:
+        """For queues/waiting.py, as are the next three."""
         with self._claim_lock:
             self._require_open()
             self._look_around()
             return bool(self._database.read(sql.MAY_HAVE_ROWS, (time.time(),))[0][0])
 
-    def _sleep(self, seconds: float) -> None:
+    def arm(self) -> Doorbell:
         with self._claim_lock:
             self._require_open()
             self._owners.take()
             self._bell.arm(self._owners.number)
-        if self._may_have_rows():
-            return
+            return self._bell
+
+    def due_in(self) -> float:
         ((due,),) = self._database.read(sql.NEXT_DUE)
-        try:
-            self._bell.sleep(seconds if due is None else min(seconds, max(0.0, due - time.time())))
-        except (ValueError, OSError):
-            self._require_open()  # closed by another thread meanwhile, with the bell
-            raise
+        return math.inf if due is None else due - time.time()
+
+    def ring(self) -> None:
+        self._ring()
 
     def wake(self) -> None:
         self._require_open()

@@ -14,6 +14,10 @@ Layout of the page, 4096 bytes, never shortened (a shortened page would kill its
 Order matters. A waiter sets its byte, then byte 0, then looks for rows once more, then sleeps. A ringer writes its row, then
 reads byte 0; when set, it clears byte 0 *before* it looks for waiters, so that a waiter who arrives meanwhile sets it again.
 A ring can still be lost (the woken process is killed), which is why waiters also wake by themselves now and then.
+
+Who waits for several queues arms all their bells, then looks into all of them, then sleeps on all FIFOs at once
+(`sleep_on`), so each of them sees the order above. Awake, it disarms all: a byte left standing would draw a ring meant for
+somebody who still sleeps. It is told which bells rang, to hand on those that it does not follow.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import mmap
 import os
 import select
 import struct
+from collections.abc import Iterable, Sequence
 
 from .. import errors
 from . import forking
@@ -63,15 +68,24 @@ class Doorbell:
 
     def sleep(self, timeout: float) -> bool:
         """Sleep until rung, `timeout` seconds at most. True if rung."""
-        ready, _, _ = select.select([self._fifo], [], [], timeout)
+        return bool(sleep_on([self], timeout))
+
+    def disarm(self) -> bool:
+        """Say that this waiter is awake. True if it was rung since it armed."""
+        rung = False
         if _FIRST + self._slot < _LAST:
+            # Whoever rings clears the byte first.
+            rung = not self.page[_FIRST + self._slot]
             self.page[_FIRST + self._slot] = 0
-        if ready:
-            try:
-                os.read(self._fifo, 4096)
-            except BlockingIOError:
-                pass  # another thread of this process heard the same ring
-        return bool(ready)
+        try:
+            rung |= bool(os.read(self._fifo, 4096))
+        except BlockingIOError:
+            pass  # nobody rang, or another thread of this process heard the same ring
+        return rung
+
+    def has_sleepers(self) -> bool:
+        """Whether somebody sleeps, as far as the page says: one who was killed in his sleep counts until he is rung."""
+        return bool(self.page[0]) and self.page.find(b"\x01", _FIRST, _LAST) >= 0
 
     def _open_fifo(self, slot: int) -> None:
         path = self._fifo_path(slot)
@@ -140,3 +154,15 @@ class Doorbell:
         if self._fifo >= 0:
             os.close(self._fifo)
             self._fifo = -1
+
+
+def sleep_on(bells: Sequence[Doorbell], timeout: float, also: Iterable[int] = ()) -> list[Doorbell]:
+    """Sleep until one of these armed bells is rung or one of the descriptors `also` can be read, `timeout` seconds at most.
+
+    Afterwards none of the bells is armed. Returns those that were rung.
+    """
+    sleeper = select.poll()
+    for fd in (*(bell._fifo for bell in bells), *also):
+        sleeper.register(fd, select.POLLIN)
+    sleeper.poll(timeout * 1000)
+    return [bell for bell in bells if bell.disarm()]

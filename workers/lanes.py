@@ -1,0 +1,140 @@
+"""Which queue a worker takes from next, and how it waits for all of its queues at once.
+
+A worker has queues (pools.py), and each of these has lanes: the queue itself, and one for each level of priority that was
+ever used (home.py). One claim takes from one lane, and is settled before the next claim, so `acks` never mix.
+
+A lane that another process makes is found by the folder's time of change, and that process rings the queue's bell once it
+has made it. Whoever was between the two looks finds it after LOOK_AROUND seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pistributer.queues.contract import LOOK_AROUND, Item, Queue
+from pistributer.queues.waiting import sleep_for_any
+
+from .pools import Pool
+
+if TYPE_CHECKING:
+    from .app import App
+
+
+class Turns(Protocol):
+    """Whose turn it is, of things that are numbered from 0. Pure: it sees no queue."""
+
+    def order(self) -> Sequence[int]:
+        """In which order to try them."""
+
+    def took(self, taken: int, empty: Iterable[int]) -> None:
+        """`taken` had something; `empty` were tried before it, and had nothing."""
+
+
+class Strict:
+    """The first that has something."""
+
+    def __init__(self, count: int) -> None:
+        self._order = range(count)
+
+    def order(self) -> Sequence[int]:
+        return self._order
+
+    def took(self, taken: int, empty: Iterable[int]) -> None:
+        pass
+
+
+class Weighted:
+    """Smooth weighted round robin, as in nginx: 3, 1, 1 gives a b a c a, not a a a b c.
+
+    At each turn all gain credit by their weight, the richest is taken, and pays what all have gained. One that is empty
+    when its turn comes loses its credit, so that it can not save up for later.
+    """
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self._weights = list(weights)
+        self._credit = [0] * len(self._weights)
+
+    def order(self) -> Sequence[int]:
+        rich = [credit + weight for credit, weight in zip(self._credit, self._weights, strict=True)]
+        return sorted(range(len(rich)), key=lambda index: -rich[index])  # stable: the first of equals first
+
+    def took(self, taken: int, empty: Iterable[int]) -> None:
+        poor = set(empty)
+        for index, weight in enumerate(self._weights):
+            self._credit[index] = 0 if index in poor else self._credit[index] + weight
+        self._credit[taken] -= sum(weight for index, weight in enumerate(self._weights) if index not in poor)
+
+
+class Lanes:
+    """The queues of one worker. Only its main thread uses it."""
+
+    def __init__(self, app: App, pool: Pool) -> None:
+        self._app = app
+        self._names = list(pool.queues)
+        weighted = pool.order == "weighted" and len(self._names) > 1
+        self._turns: Turns = Weighted(list(pool.weights.values())) if weighted else Strict(len(self._names))
+        self._lanes: list[list[Queue]] = []
+        self._folder_seen = -1
+        self._look_at = 0.0
+        #: Queues whose ring woke this worker, and from which it has taken nothing since.
+        self._rung: list[Any] = []
+        self._look()
+        #: The lane that the last claim came from.
+        self.current: Queue = self._lanes[0][-1]
+
+    def claim(self, n: int, timeout: float, *, start: bool = False) -> list[Item]:
+        """Up to `n` rows of the lane whose turn it is; wait for the first one at most about `timeout` seconds."""
+        items = self._claim_now(n, start)
+        if not items and timeout > 0:
+            self.sleep(timeout)
+            items = self._claim_now(n, start)
+        return items
+
+    def sleep(self, seconds: float, also: Iterable[int] = ()) -> None:
+        """Until some lane may have a row or a descriptor of `also` can be read, at most so long and LOOK_AROUND."""
+        queues: list[Any] = self.all()
+        self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
+
+    def all(self) -> list[Queue]:
+        """Every lane of every queue."""
+        return [queue for lanes in self._lanes for queue in lanes]
+
+    def _claim_now(self, n: int, start: bool) -> list[Item]:
+        self._look()
+        empty: list[int] = []
+        for index in self._turns.order():
+            for queue in self._lanes[index]:
+                items = queue.claim(n, start=start)
+                if items:
+                    self.current = queue
+                    self._turns.took(index, empty)
+                    self._hand_on(queue)
+                    return items
+            empty.append(index)
+        self._rung.clear()  # who rang has been served by others
+        return []
+
+    def _hand_on(self, taken: Queue) -> None:
+        """A ring wakes one waiter. What rang beside the lane that was taken from still needs one."""
+        if self._rung:
+            for queue in self._rung:
+                if queue is not taken:
+                    queue.ring()
+            self._rung.clear()
+
+    def _look(self) -> None:
+        """Find the lanes that there are by now: at once if the folder's time tells, else now and then."""
+        changed, now = self._changed(), time.monotonic()
+        if changed != self._folder_seen or now >= self._look_at:
+            self._folder_seen, self._look_at = changed, now + LOOK_AROUND
+            home = self._app.home
+            self._lanes = [[self._app.queue(lane) for lane in home.lanes_of(name)] for name in self._names]
+
+    def _changed(self) -> int:
+        try:
+            return os.stat(self._app.home.queues).st_mtime_ns
+        except FileNotFoundError:
+            return 0
