@@ -136,7 +136,9 @@ def test_two_pools_are_two_roles(app: App, app_file: Path) -> None:
     with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as running:
         try:
             wait_for(
-                lambda: app.home.exists() and all(worker.alive for worker in read_status(app.url).workers or [None])
+                lambda: (
+                    app.home.exists() and (found := read_status(app.url).workers) and all(one.alive for one in found)
+                )
             )
             roles = [(worker.role, worker.index) for worker in read_status(app.url).workers]
             assert roles == [("worker web", 0), ("worker web", 1), ("worker mail", 0), ("consumer take", 0)]
