@@ -16,6 +16,7 @@ import pytest
 
 from pistributer import errors
 from pistributer.storage.appending import AppendFile
+from pistributer.storage.doorbell import Doorbell
 from pistributer.storage.quick_append import PlainQuickAppend, QuickAppend
 from pistributer.storage.turns import Turn
 
@@ -27,9 +28,9 @@ ROW = b'{"n":1}\n'
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "python" if kind is PlainQuickAppend else "c")
 
 
-def opened(folder: Path, kind: Any, limit: int = 1000) -> tuple[Turn, AppendFile, Any]:
+def opened(folder: Path, kind: Any, limit: int = 1000, longest: int = 100) -> tuple[Turn, AppendFile, Any]:
     turn, file = Turn(), AppendFile(str(folder / "rows")).open()
-    return turn, file, kind(turn, file, limit)
+    return turn, file, kind(turn, file, Doorbell(str(folder)), limit, longest)
 
 
 @each_kind
@@ -43,13 +44,14 @@ def test_a_row_is_appended_and_the_turn_given_back(tmp_path: Path, kind: Any) ->
 
 
 @each_kind
-def test_nothing_is_done_in_anothers_turn_at_the_limit_or_to_a_closed_file(tmp_path: Path, kind: Any) -> None:
+def test_nothing_is_done_in_anothers_turn_at_a_limit_or_to_a_closed_file(tmp_path: Path, kind: Any) -> None:
     turn, file, quick = opened(tmp_path, kind, limit=2 * len(ROW))
     turn.take_turn()
     assert quick(ROW) is False
     turn.give_turn()
     assert quick(ROW) is True
     assert quick(ROW) is False  # that row would reach the limit
+    assert quick(b"x" * 100 + b"\n") is False
     file.close()
     assert quick(ROW) is False
     assert turn.try_turn()
@@ -79,8 +81,8 @@ def test_threads_that_wait_for_the_turn_are_woken(tmp_path: Path, kind: Any) -> 
 def test_a_full_disk_leaves_whole_rows_and_says_how_it_ended(tmp_path: Path, kind: Any) -> None:
     def fill(pipe: Any) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
         turn, file, quick = opened(tmp_path, kind)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
         assert quick(ROW)
         assert quick(ROW)
         with pytest.raises(errors.StorageError) as caught:
@@ -111,6 +113,27 @@ def test_a_refusing_kernel_is_left_to_the_long_way(tmp_path: Path, kind: Any) ->
 
 
 @each_kind
+def test_who_waits_is_rung(tmp_path: Path, kind: Any) -> None:
+    _, file, quick = opened(tmp_path, kind)
+    waiter = Doorbell(str(tmp_path))
+    waiter.arm(3)
+    assert quick(ROW)
+    assert waiter.sleep(30)
+    waiter.close()
+    file.close()
+
+
+@each_kind
+def test_a_bell_may_be_closed_while_a_thread_is_about_to_append(tmp_path: Path, kind: Any) -> None:
+    turn, file = Turn(), AppendFile(str(tmp_path / "rows")).open()
+    bell = Doorbell(str(tmp_path))
+    quick = kind(turn, file, bell, 1000, 100)
+    file.close()
+    bell.close()
+    assert quick(ROW) is False
+
+
+@each_kind
 def test_what_is_no_row_is_refused(tmp_path: Path, kind: Any) -> None:
     for args in [(), ("text\n",), (None,), (ROW, ROW)]:
         turn, file, quick = opened(tmp_path, kind)
@@ -126,7 +149,8 @@ def test_nothing_is_kept_alive_and_no_reference_is_lost(tmp_path: Path, kind: An
         __slots__ = ("__weakref__", "quick")
 
     owner, file = Owner(), AppendFile(str(tmp_path / "rows")).open()
-    owner.quick = kind(owner, file, 1 << 30)
+    bell = Doorbell(str(tmp_path))
+    owner.quick = kind(owner, file, bell, 1 << 30, 100)
     row = bytes(ROW)
     before = sys.getrefcount(row), sys.getrefcount(True)
     for _ in range(1000):
@@ -137,12 +161,14 @@ def test_nothing_is_kept_alive_and_no_reference_is_lost(tmp_path: Path, kind: An
     del owner
     gc.collect()
     assert gone() is None
+    bell.close()
+    assert bell.page.closed
     file.close()
 
 
 def test_the_c_version_takes_only_objects_with_these_slots(tmp_path: Path) -> None:
     for kind in KINDS[1:]:
         with pytest.raises((TypeError, AttributeError)):
-            kind(object(), AppendFile(str(tmp_path / "rows")), 1)
+            kind(object(), AppendFile(str(tmp_path / "rows")), Doorbell(str(tmp_path)), 1, 1)
         with pytest.raises((TypeError, AttributeError)):
-            kind(Turn(), 3, 1)
+            kind(Turn(), 3, Doorbell(str(tmp_path)), 1, 1)

@@ -22,12 +22,13 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 class Appender(Turn):
     """Appends whole rows to one shard. Threads take turns.
 
-    `append` does it all. `quick` appends one row if that takes nothing but a write, and says whether it did; it syncs
-    nothing and rings no bell.
+    `append` does it all. `quick` appends one row if that takes nothing but a write and perhaps a ring, and says whether it
+    did; see storage/quick_append.py.
     """
 
     __slots__ = (
-        "_before_roll", "_bell", "_folder", "_group", "_quarantine", "_sync", "_take", "_writer", "quick", "segment_bytes",
+        "_before_roll", "_bell", "_folder", "_group", "_quarantine", "_quick_limit", "_segment_bytes", "_sync", "_take",
+        "_writer", "quick",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Appender(Turn):
         sync: Sync,
         group: GroupSync | None,
         segment_bytes: int | None,
+        quick_limit: int = -1,
         before_roll: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
@@ -51,7 +53,9 @@ class Appender(Turn):
         self._sync = sync
         self._group = group
         self._before_roll = before_roll
-        self.segment_bytes = segment_bytes or SEGMENT_BYTES
+        self._segment_bytes = segment_bytes or SEGMENT_BYTES
+        #: Longest row that `quick` takes, with its newline; -1: none.
+        self._quick_limit = quick_limit
         self._writer: ShardWriter | None = None
         self.quick: Callable[[bytes], bool] = _not_open
 
@@ -59,7 +63,7 @@ class Appender(Turn):
         """Append `count` whole rows that stand end to end, as durably as the dial says, and wake as many consumers."""
         with self:
             writer = self.open()
-            if writer.file.append(rows) >= self.segment_bytes:
+            if writer.file.append(rows) >= self._segment_bytes:
                 self._roll(writer)
             if self._sync != "none":
                 writer.sync()
@@ -80,7 +84,7 @@ class Appender(Turn):
                     writer.close()
                     raise
                 self._shards_changed()
-            self.quick = QuickAppend(self, self._writer.file, self.segment_bytes)
+            self._renew_quick(self._writer)
         return self._writer
 
     def _roll(self, writer: ShardWriter) -> None:
@@ -92,7 +96,10 @@ class Appender(Turn):
             self._shards_changed()
         except (errors.DiskFull, errors.TooManyOpenFiles):
             pass
-        self.quick = QuickAppend(self, writer.file, self.segment_bytes)
+        self._renew_quick(writer)
+
+    def _renew_quick(self, writer: ShardWriter) -> None:
+        self.quick = QuickAppend(self, writer.file, self._bell, self._segment_bytes, self._quick_limit)
 
     def drop(self) -> None:
         """Let go of the shard; the next append takes one again."""

@@ -85,11 +85,12 @@ class ShardedQueue(Queue):
         self._lookout = Lookout(folder, self.codec, self._delayed, self._dead, self._quarantine)
         self._room = Room(folder, self._delayed, max_rows, max_bytes) if max_rows or max_bytes else None
         self._max_row_bytes = max_row_bytes
-        #: Longest row that `put` appends without further ado, with its newline; none if there is more to do.
-        self._plain_limit = -1 if self._room or durable else max_row_bytes + 1
         self._segment_bytes = segment_bytes
         self._encode = self.codec.encode
-        self._appender = self._make_appender(self._take_shard)
+        # There is more to do than to write where rows are counted or synced.
+        self._appender = self._make_appender(
+            self._take_shard, quick_limit=-1 if self._room or durable else max_row_bytes + 1
+        )
         self._sources: weakref.WeakSet[FileSource] = weakref.WeakSet()
         self._claim_lock = threading.Lock()
         self._closed = False
@@ -100,10 +101,8 @@ class ShardedQueue(Queue):
     def put(self, value: Any, *, delay: float = 0.0, block: bool = True, timeout: float | None = None) -> None:
         # The hot path of the whole project: one encode, one write, one look at the bell.
         row = self._encode(value)
-        if delay > 0.0 or len(row) > self._plain_limit or not self._appender.quick(row):
+        if delay > 0.0 or not self._appender.quick(row):
             self._put_with_care(row, 1, delay, block, timeout)
-        elif self._page[0]:
-            self._bell.ring()
 
     def put_many(self, values: Iterable[Any], *, block: bool = True, timeout: float | None = None) -> int:
         waiting, stored = iter(values), 0
@@ -139,11 +138,16 @@ class ShardedQueue(Queue):
         return take_shard(self._folder)
 
     def _make_appender(
-        self, take: Callable[[], tuple[Flock, int]], before_roll: Callable[[], object] | None = None
+        self,
+        take: Callable[[], tuple[Flock, int]],
+        before_roll: Callable[[], object] | None = None,
+        *,
+        quick_limit: int = -1,
     ) -> Appender:
         return Appender(
             self._folder, self._quarantine, self._bell, take,
-            sync=self._sync, group=self._group, segment_bytes=self._segment_bytes, before_roll=before_roll,
+            sync=self._sync, group=self._group, segment_bytes=self._segment_bytes, quick_limit=quick_limit,
+            before_roll=before_roll,
         )  # fmt: skip
 
     def source(self, name: str) -> Source:

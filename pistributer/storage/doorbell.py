@@ -145,7 +145,10 @@ class Doorbell:
         if self._fifo >= 0:
             os.close(self._fifo)
             self._fifo = -1
-        self.page.close()
+        try:
+            self.page.close()
+        except BufferError:
+            pass  # another thread has just begun a put, and finds the queue closed; unmapped with the last reference
 
     def _fifo_path(self, slot: int) -> str:
         return os.path.join(self._folder, f"{slot:04d}.fifo")

@@ -10,10 +10,12 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *turn, *file;
+    PyObject *turn, *file, *bell;
     /* The slots: `free` and `waiters` of the turn, `fd` and `size` of the file. */
     PyObject **free, **waiters, **fd, **size;
     long long limit;
+    Py_ssize_t longest;
+    Py_buffer page;
     vectorcallfunc call;
 } Quick;
 
@@ -70,7 +72,7 @@ write_row(Quick *self, PyObject *row)
     Py_ssize_t length = PyBytes_GET_SIZE(row), written;
     long long size = read_slot(self->size), fd = read_slot(self->fd);
     PyObject *grown;
-    if (fd < 0 || size < 0 || size + length >= self->limit)
+    if (fd < 0 || size < 0 || length > self->longest || size + length >= self->limit)
         return PyErr_Occurred() ? -1 : 0;
     Py_BEGIN_ALLOW_THREADS
     written = write((int)fd, PyBytes_AS_STRING(row), (size_t)length);
@@ -108,6 +110,12 @@ quick_call(PyObject *callable, PyObject *const *args, size_t flags, PyObject *ke
     }
     if (give_turn(self) < 0)
         return NULL;
+    if (stands && ((volatile char *)self->page.buf)[0]) {
+        PyObject *rung = PyObject_CallMethod(self->bell, "ring", NULL);
+        if (rung == NULL)
+            return NULL;
+        Py_DECREF(rung);
+    }
     return PyBool_FromLong(stands);
 }
 
@@ -115,16 +123,25 @@ static PyObject *
 quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     Quick *self = (Quick *)type->tp_alloc(type, 0);
-    PyObject *turn, *file;
+    PyObject *turn, *file, *bell, *page;
+    int held;
     if (self == NULL)
         return NULL;
     self->call = quick_call;
-    if (!PyArg_ParseTuple(args, "OOL", &turn, &file, &self->limit))
+    if (!PyArg_ParseTuple(args, "OOOLn", &turn, &file, &bell, &self->limit, &self->longest))
         goto fail;
     self->turn = Py_NewRef(turn);
     self->file = Py_NewRef(file);
+    self->bell = Py_NewRef(bell);
     if ((self->free = find_slot(turn, "free")) == NULL || (self->waiters = find_slot(turn, "waiters")) == NULL ||
         (self->fd = find_slot(file, "fd")) == NULL || (self->size = find_slot(file, "size")) == NULL)
+        goto fail;
+    /* Held from here on: a page that is exported is not unmapped. */
+    if ((page = PyObject_GetAttrString(bell, "page")) == NULL)
+        goto fail;
+    held = PyObject_GetBuffer(page, &self->page, PyBUF_SIMPLE);
+    Py_DECREF(page);
+    if (held < 0)
         goto fail;
     return (PyObject *)self;
 fail:
@@ -137,6 +154,8 @@ quick_traverse(Quick *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->turn);
     Py_VISIT(self->file);
+    Py_VISIT(self->bell);
+    Py_VISIT(self->page.obj);
     return 0;
 }
 
@@ -145,6 +164,8 @@ quick_clear(Quick *self)
 {
     Py_CLEAR(self->turn);
     Py_CLEAR(self->file);
+    Py_CLEAR(self->bell);
+    PyBuffer_Release(&self->page);
     return 0;
 }
 
