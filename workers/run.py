@@ -20,6 +20,7 @@ from . import board, cancelling, deaths
 from .app import App
 from .consumers import consume
 from .decisions import Say
+from .excused import excused
 from .loading import load_app, source_of
 from .messages import find_fault
 from .pools import Pool, require_different
@@ -142,6 +143,7 @@ class _Run:
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         self._called_off = cancelling.CalledOff(self.home.run)
+        self._excused = excused(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
         self.roles = self._make_roles()
@@ -194,6 +196,9 @@ class _Run:
             for slot in slots:
                 if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
                     self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
+                    neighbours = [one.job for one in slots if one.since and one.job != slot.job and one.pid == slot.pid]
+                    if neighbours:
+                        self._excused.add(*neighbours)
                     supervisor.end_overdue(key, self._overdue[key])
 
     def _interrupt(self, supervisor: Supervisor, cancelled: frozenset[str]) -> None:
@@ -273,6 +278,7 @@ class _Run:
         board.create(self._board_path, self._slots())
         deaths.shorten(self.home.run)
         cancelling.forget_all_but(self.home.run, self._jobs())
+        self._excused.forget_all_but(self._jobs())
         record: dict[str, object] = {
             "pid": os.getpid(),
             "started": time.time(),
