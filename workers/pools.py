@@ -6,12 +6,18 @@ its queues are `high,low` (in that order) or `high=3,low=1` (by weight).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pistributer import errors
 
 from .checks import at_least
 from .home import check_queue_name
+
+if TYPE_CHECKING:
+    from .app import App
 
 Order = Literal["strict", "weighted"]
 
@@ -138,3 +144,30 @@ def _number(what: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{what} is a whole number, not {text.strip()!r}") from None
+
+
+def plan(
+    app: App, pools: Iterable[Pool] | None, processes: int | None, threads: int | None, concurrency: int | None
+) -> list[Pool]:
+    """The pools of a run, with their numbers."""
+    given = require_different(_own_pools(app) if pools is None else pools)
+    for queue in {queue for pool in given for queue in pool.queues}:
+        try:
+            app.require_tasks_queue(queue)
+        except ValueError as error:
+            raise errors.BootError(str(error), hint="leave it out of the pools: its consumer has processes") from None
+    return [
+        replace(
+            pool, processes=pool.processes or processes or _processors(), threads=pool.threads or threads,
+            concurrency=pool.concurrency or concurrency,
+        ) for pool in given
+    ]  # fmt: skip
+
+
+def _own_pools(app: App) -> list[Pool]:
+    """One for each queue of tasks."""
+    return [Pool(queue) for queue in sorted({task.queue for task in app.tasks.values()})]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import filelock
@@ -23,7 +23,7 @@ from .decisions import Say
 from .excused import excused
 from .loading import load_app, source_of
 from .messages import find_fault
-from .pools import Pool, require_different
+from .pools import Pool, plan
 from .producers import produce
 from .roles import Key, Role
 from .scheduler import run_schedules
@@ -87,33 +87,10 @@ def run(
     """
     source = app if isinstance(app, str) else source_of(app)
     loaded = load_app(app) if isinstance(app, str) else app
-    chosen = _plan(loaded, pools, processes, threads, concurrency)
+    chosen = plan(loaded, pools, processes, threads, concurrency)
     return _Run(loaded, source, chosen, pools is not None, until_empty, on_event).supervise(
         start_method, grace, on_progress
     )
-
-
-def _plan(
-    app: App, pools: Iterable[Pool] | None, processes: int | None, threads: int | None, concurrency: int | None
-) -> list[Pool]:
-    """The pools of a run, with their numbers."""
-    given = require_different(_own_pools(app) if pools is None else pools)
-    for queue in {queue for pool in given for queue in pool.queues}:
-        try:
-            app.require_tasks_queue(queue)
-        except ValueError as error:
-            raise errors.BootError(str(error), hint="leave it out of the pools: its consumer has processes") from None
-    return [
-        replace(
-            pool, processes=pool.processes or processes or _processors(), threads=pool.threads or threads,
-            concurrency=pool.concurrency or concurrency,
-        ) for pool in given
-    ]  # fmt: skip
-
-
-def _own_pools(app: App) -> list[Pool]:
-    """One for each queue of tasks."""
-    return [Pool(queue) for queue in sorted({task.queue for task in app.tasks.values()})]
 
 
 class _Run:
@@ -396,7 +373,3 @@ def run_lock(folder: str, url: str) -> Iterator[None]:
 def _left(queue: Queue) -> int:
     stats = queue.stats()
     return stats.ready + stats.claimed + stats.delayed
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
