@@ -67,8 +67,7 @@ class Attempt:
             for step in ready.after:
                 step(run)
         except BaseException as error:  # noqa: BLE001 (a task that calls sys.exit fails; it does not take the worker along)
-            self._leave()  # what was raised from outside has been met now, or is taken back
-            run.error = error
+            run.error = self._leave_failing(error)
             self._judge()
         self.desk.idle()
 
@@ -93,6 +92,15 @@ class Attempt:
             self._loop.forget_interrupt(self._thread)
         elif self._interrupted:
             _raise_in(self._thread, None)
+
+    def _leave_failing(self, error: BaseException) -> BaseException:
+        """The same after the task raised. An interrupt that it just escaped may still be met in here, and ends here."""
+        try:
+            self._leave()
+        except BaseException as late:  # noqa: BLE001 (it was meant for the task)
+            self._leave()  # there is no second one
+            return late
+        return error
 
     def interrupt(self, error: type[BaseException]) -> None:
         """End the task with `error`, which is made without arguments. From the main thread; in vain if the task is over."""
