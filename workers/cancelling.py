@@ -11,15 +11,16 @@ so the old one or the new one stands; a line that was added meanwhile is not los
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterable
 
 from pistributer.storage.appending import append_once
 from pistributer.storage.locks import Flock
 from pistributer.storage.replacing import replace_file
 
+from .roles import NEWS
+
 #: Tells a worker that its job may have been called off.
-INTERRUPT = signal.SIGURG
+INTERRUPT = NEWS
 
 
 def call_off(folder: str, job: str) -> None:

@@ -28,6 +28,10 @@ class Pool:
                  Each turn is one claim, which short jobs fill with as many as take 20 ms. Levels of priority within a
                  queue are strict either way. A mapping is weighted.
     processes    how many; None: what `run` was told, else as many as there are processors
+    most         more than `processes`: what waits decides how many there are, between the two (autoscaling.py)
+    recycle_jobs, recycle_memory
+                 a process is replaced after so many jobs, or when it has so many bytes of resident memory; None: what
+                 `run` was told, else never
     threads      plain functions that run at once in each process; None: what `run` was told, else 1
     concurrency  `async def` tasks that run at once in each process, on one event loop; None: what `run` was told, else 1
 
@@ -43,6 +47,9 @@ class Pool:
     processes: int | None = None
     threads: int | None = None
     concurrency: int | None = None
+    most: int | None = None
+    recycle_jobs: int | None = None
+    recycle_memory: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -67,7 +74,7 @@ class Pool:
             check_queue_name(queue)
         for queue, weight in self.weights.items():
             at_least(1, f"the weight of {queue}", weight)
-        for number in ("processes", "threads", "concurrency"):
+        for number in ("processes", "threads", "concurrency", "most", "recycle_jobs", "recycle_memory"):
             if getattr(self, number) is not None:
                 at_least(1, number, getattr(self, number))
 

@@ -23,6 +23,7 @@ from .lanes import Lanes
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
+from .paused import PausePage, beside
 from .pools import Pool
 from .result_dict import DictResults
 from .results import ResultLog
@@ -203,12 +204,12 @@ class TaskLoop(Loop):
 def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int) -> None:
     """The role of a worker process: run the jobs of a pool's queues, of the app at `source`, until told to stop."""
     app = load_checked(source, url)
-    desk = Desk(board, slot + child.index)
+    desk = Desk(board, slot + child.index * pool.width)
     log = app.open_result_log()
     caller = Caller()
     for hook in app.hooks:
         hook.on_start(child.role)
-    loop = TaskLoop(child, app, Lanes(app, pool), desk, caller, log)
+    loop = TaskLoop(child, app, Lanes(app, pool, PausePage(beside(board)), child), desk, caller, log)
     child.ready()
     try:
         loop.run()
