@@ -97,9 +97,13 @@ def test_a_worker_that_grows_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_no_process_can_keep_stops_the_run_with_an_error(tmp_path: Path) -> None:
-    outcome, _ = until_empty(write_app(tmp_path, WHO), recycle_memory=1_000_000)
+    path = write_app(tmp_path, WHO)
+    app = load_app(str(path))
+    app.tasks["who"].send(1)
+    outcome, _ = until_empty(path, recycle_memory=1_000_000)
     assert outcome.reason == "boot"
     assert "raise recycle_memory" in str(outcome.error)
+    app.close()
 
 
 # -- preloading

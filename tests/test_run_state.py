@@ -110,7 +110,7 @@ def test_killed_anywhere_the_folder_of_a_supervisor_is_in_nobodys_way(tmp_path: 
 
         def act(tell: Any) -> None:
             premises = runs.Premises(str(folder))
-            premises.take("app.py", assign({"worker a": (2, 0)}), ["a"])
+            premises.take("app.py", assign({"worker a": (2, 0, 1)}), ["a"])
             tell("taken", premises.folder)
             premises.describe({"worker a": Seats(0, 64, 3, 3)})
             tell("described", None)
@@ -122,7 +122,7 @@ def test_killed_anywhere_the_folder_of_a_supervisor_is_in_nobodys_way(tmp_path: 
         folder = str(tmp_path / str(at))
         assert runs.running(folder) == []
         premises = runs.Premises(folder)
-        premises.take("app.py", assign({"worker a": (2, 0)}), ["a"])
+        premises.take("app.py", assign({"worker a": (2, 0, 1)}), ["a"])
         assert premises.alone
         assert [found for found, _ in runs.running(folder)] == [premises.folder]
         assert runs.folders(folder) == [premises.folder]
@@ -155,14 +155,15 @@ def test_a_period_is_as_long_as_there_is_somebody(tmp_path: Path) -> None:
 
 
 def test_a_role_has_room_to_grow_unless_it_never_will() -> None:
-    seats = assign({"producer p": (1, 1), "worker a": (2, 0), "worker b": (20, 0), "scheduler": (1, 1)})
+    seats = assign({"producer p": (1, 1, 1), "worker a": (2, 0, 3), "worker b": (20, 0, 1), "scheduler": (1, 1, 1)})
     assert seats == {
         "producer p": Seats(0, 1, 1, 1),
-        "worker a": Seats(1, 64, 2, 2),
-        "worker b": Seats(65, 80, 20, 20),
-        "scheduler": Seats(145, 1, 1, 1),
+        "worker a": Seats(1, 64, 2, 2, width=3),
+        "worker b": Seats(193, 80, 20, 20),
+        "scheduler": Seats(273, 1, 1, 1),
     }
-    assert seats["worker a"].resized(5).resized(3) == Seats(1, 64, 3, 5)
+    assert seats["worker a"].resized(5).resized(3) == Seats(1, 64, 3, 5, width=3)
+    assert list(seats["worker a"].of(1)) == [4, 5, 6]
 
 
 def test_an_empty_board_adds_up_to_nothing(tmp_path: Path) -> None:

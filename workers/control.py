@@ -138,14 +138,17 @@ def _ask_all(url: Url, pid: int | None, do: str, **fields: Any) -> list[Answer]:
 
 def _set_paused(url: Url, queue: str, wanted: bool) -> Paused:
     home = _home(url)
-    known = set(home.queue_names()) | run_state.read_wishes(home.run).paused
+    running = runs.running(home.run)
+    # One that was never used exists for those who run its tasks only.
+    known = set(home.queue_names()).union(*(record.queues for _, record in running))
+    known |= run_state.read_wishes(home.run).paused
     if queue not in known:
         near = difflib.get_close_matches(queue, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(sorted(known)) or 'no queue yet'}"
         raise errors.ControlError(f"the app {home.url!r} has no queue {queue!r}", hint=hint)
     changed = run_state.set_paused(home.run, queue, wanted)
     seen = []
-    for folder, record in runs.running(home.run):
+    for folder, record in running:
         try:
             seen.append(_ask(folder, record.pid, "look", {}).pid)
         except errors.NoSupervisor:

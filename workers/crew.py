@@ -99,6 +99,11 @@ class Crew:
         """The queues that are."""
         return self._state.wishes.paused
 
+    @property
+    def settled(self) -> bool:
+        """Whether every process is set up, or done."""
+        return self._supervisor.settled
+
     def look(self) -> None:
         """See whether something else is wished for, and do it. Raises StateError if an edit of the file went wrong."""
         if self._state.look():

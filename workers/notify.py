@@ -37,8 +37,9 @@ class Notifier:
 
     def look(self, *, ready: bool, stopping: bool, reloading: bool, status: str) -> None:
         """Say what has changed since the last look. Called often."""
-        state = "stopping" if stopping else "reloading" if reloading else "ready" if ready else self._state
-        lines = self._changes(state)
+        lines = self._changes(
+            "stopping" if stopping else "reloading" if reloading else "ready" if ready else self._state
+        )
         now = time.monotonic()
         if now >= self._status_due and status != self._status:
             self._status, self._status_due = status, now + _STATUS_EVERY
@@ -48,6 +49,11 @@ class Notifier:
             lines.append("WATCHDOG=1")
         if lines:
             self._send("\n".join(lines))
+
+    def reloads(self) -> None:
+        """A reload begins; it may be over before the next look."""
+        if self and self._state == "ready":
+            self._send("\n".join(self._changes("reloading")))
 
     def _changes(self, state: str) -> list[str]:
         if state == self._state:

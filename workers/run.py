@@ -121,6 +121,7 @@ class _Run:
         self._interrupted: set[str] = set()
         #: The paused queues because of which a run that waits for empty queues can not end, as they were last told.
         self._held_up: frozenset[str] = frozenset()
+        self._notifier = Notifier()
         parts = parts_of(app, source, options.pools, options.recycle)
         self.home.create()
         self._premises = Premises(self.home.run)
@@ -185,9 +186,9 @@ class _Run:
         if server := self._open_control(supervisor):
             ends.callback(server.close)
             yield server.look
-        if notifier := Notifier():
-            ends.callback(notifier.close)
-            yield lambda: self._notify(notifier, supervisor)
+        if self._notifier:
+            ends.callback(self._notifier.close)
+            yield lambda: self._notify(supervisor)
         if on_progress is not None:
             yield lambda: on_progress(self._gauge.progress())
 
@@ -232,14 +233,16 @@ class _Run:
             _log.warning("this run can not be controlled: %s", error)
             return None
 
-    def _notify(self, notifier: Notifier, supervisor: Supervisor) -> None:
+    def _notify(self, supervisor: Supervisor) -> None:
         totals = self._gauge.board.totals()
-        notifier.look(
+        self._notifier.look(
             ready=supervisor.settled, stopping=supervisor.stopping, reloading=supervisor.reloading,
             status=f"{len(supervisor.pids())} processes, {totals.done} done, {totals.failed} failed",
         )  # fmt: skip
 
     def _drained(self) -> bool:
+        if not self.crew.settled:
+            return False  # a process that can not boot must be heard of, even if there was nothing for it to do
         if self._gauge.drained():
             return True
         paused = frozenset(queue for queue in self.crew.paused if self._gauge.ready.get(queue))
@@ -271,6 +274,8 @@ class _Run:
         if said.key is not None and said.cause is not None and not said.cause.normal:
             self._note_death(said)
             self._wake_others(said.key[0])
+        if said.action == "reloading":
+            self._notifier.reloads()
         self._on_event(said)
 
     def _wake_others(self, role: str) -> None:

@@ -29,7 +29,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -59,6 +59,8 @@ class Record:
     #: Names a time during which there was always a supervisor: producers run once in it.
     period: str
     seats: dict[str, Seats]
+    #: The queues that it knows of.
+    queues: list[str]
 
 
 class Premises:
@@ -68,7 +70,7 @@ class Premises:
         self._run = run_folder
         self.folder = os.path.join(run_folder, "running", f"{os.getpid()}-{os.urandom(3).hex()}")
         self._lock = Flock(os.path.join(self.folder, "lock"))
-        self._record = Record(0, 0.0, "", "", {})
+        self._record = Record(0, 0.0, "", "", {}, [])
         #: Whether no other supervisor was there when this one came.
         self.alone = True
 
@@ -89,12 +91,12 @@ class Premises:
             self._lock.acquire()
             create(self.board, max(role.end for role in seats.values()) if seats else 1)
             paused.create(paused.beside(self.board), queues)
-            self._record = Record(os.getpid(), time.time(), app, period, seats)
+            self._record = Record(os.getpid(), time.time(), app, period, seats, queues)
             self._write()
 
     def describe(self, seats: dict[str, Seats]) -> None:
         """Say how many there are now."""
-        self._record = Record(**{**self._record.__dict__, "seats": seats})
+        self._record = replace(self._record, seats=seats)
         self._write()
 
     def _write(self) -> None:
