@@ -136,8 +136,9 @@ def code_of(error: errors.PistributerError) -> int:
     from pistributer import errors
 
     if isinstance(error, errors.BootError):
-        # Two supervisors for one app: the second could not take the lock.
-        return LOCKED if isinstance(error.__context__, TimeoutError) else CONFIG
+        return CONFIG
+    if isinstance(error, errors.NoSupervisor):
+        return UNAVAILABLE
     if isinstance(error, errors.FileInUse):
         return LOCKED
     if isinstance(error, errors.DamagedRecords | errors.UnsupportedChunk):

@@ -56,11 +56,16 @@ class LazyGroup(Group):
     commands_at: ClassVar[Mapping[str, tuple[str, str]]] = {
         "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "dict": ("dict_commands", "Look into persistent dictionaries and change them."),
+        "pause": ("control_commands", "Have nobody take from a queue, until `resume`."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "records": ("records_commands", "Look into record files, check, repair and convert them."),
+        "restart": ("control_commands", "Have a running app's processes replaced by fresh ones."),
+        "resume": ("control_commands", "Have a paused queue worked on again."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
+        "scale": ("control_commands", "Have more or fewer processes in a running app."),
         "send": ("send_command", "Send a call of a task to an app."),
         "status": ("status_command", "Show the queues and workers of an app."),
+        "stop": ("control_commands", "Stop a running app: finish what runs, keep the rest."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
     }
 

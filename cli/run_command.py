@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -17,13 +18,38 @@ if TYPE_CHECKING:
 
 #: What goes as planned needs no line.
 _QUIET: Final = frozenset({"done", "drained"})
-_BY_SIGNAL: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED}
+#: A run that `pistributer stop` has stopped did as it was told.
+_BY: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED, "stop": exits.OK}
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _processes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    least, colon, most = value.partition(":")
+    try:
+        bounds = int(least), int(most if colon else least)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor MIN:MAX") from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise click.BadParameter(f"{value!r}: there is at least one process, and MAX is no less than MIN")
+    return bounds if colon else bounds[0]
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+) ?([KMG]?)B?", value, re.I)
+    if found is None or not int(found[1]):
+        raise click.BadParameter(f"{value!r} is no size; say 500M or 2G")
+    return int(found[1]) * _UNITS[found[2].upper()]
 
 
 @click.command(epilog=exits.TABLE)
 @click.argument("app", metavar="FILE_OR_MODULE")
-@click.option("--processes", type=click.IntRange(1), metavar="N",
-              help="Workers for each queue of tasks.  [default: as many as processors]")  # fmt: skip
+@click.option("--processes", callback=_processes, metavar="N|MIN:MAX",
+              help="Workers for each queue of tasks; between two numbers, what waits decides.  "
+                   "[default: as many as processors]")  # fmt: skip
 @click.option(
     "--threads", type=click.IntRange(1), metavar="N", help="Plain functions at once in a process.  [default: 1]"
 )
@@ -33,20 +59,31 @@ _BY_SIGNAL: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED}
 @click.option("--pool", "pools", multiple=True, metavar="NAME=QUEUES[:FIELD=N]...",
               help="A pool of its own for these queues; may be given several times.")  # fmt: skip
 @click.option("--until-empty", is_flag=True, help="Stop when the producers are done and nothing is left to do.")
+@click.option("--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
+              help="How long a first TERM or Ctrl-C lets running work have.")  # fmt: skip
+@click.option("--recycle-jobs", type=click.IntRange(1), metavar="N", help="Replace a worker after N jobs.")
+@click.option(
+    "--recycle-memory", callback=_size, metavar="SIZE", help="… or when it has this much memory, such as 500M."
+)
+@click.option("--preload", multiple=True, metavar="MODULE", help="Import this once for all workers; may be repeated.")
+@click.option("--reload", is_flag=True, help="For development: new workers when the code changes.")
 def run(
-    app: str, processes: int | None, threads: int | None, concurrency: int | None, queues: str | None,
-    pools: tuple[str, ...], until_empty: bool,
+    app: str, processes: int | tuple[int, int] | None, threads: int | None, concurrency: int | None,
+    queues: str | None, pools: tuple[str, ...], until_empty: bool, grace: float, recycle_jobs: int | None,
+    recycle_memory: int | None, preload: tuple[str, ...], reload: bool,
 ) -> None:  # fmt: skip
     """Run an app: its producers, the workers of its tasks, its consumers.
 
     FILE_OR_MODULE is app.py, package.module, or either with :NAME if it holds several apps. Ctrl-C or TERM lets what
     runs finish and leaves the rest in the queues; a second one stops at once, and what was running goes back. HUP
-    starts every worker afresh.
+    starts every worker afresh. `pistributer pause`, `scale`, `restart` and `stop` control it from elsewhere; a second run
+    of the same app shares its queues.
 
     \b
     Examples:
       pistributer run app.py                                run until told to stop
       pistributer run package.jobs:app --processes 8
+      pistributer run app.py --processes 2:16 --recycle-memory 500M
       pistributer run app.py --queues high,low              high first, low when it is empty
       pistributer run app.py --pool web=high=3,low=1:processes=4 --pool mail=emails:threads=8
       pistributer run examples/census.py --until-empty      … until all is done
@@ -57,7 +94,8 @@ def run(
     try:
         outcome = run_app(
             app, processes=processes, threads=threads, concurrency=concurrency, pools=_pools(queues, pools),
-            until_empty=until_empty, on_event=watch.event, on_progress=watch.progress,
+            until_empty=until_empty, grace=grace, recycle_jobs=recycle_jobs, recycle_memory=recycle_memory,
+            preload=preload, reload=reload, on_event=watch.event, on_progress=watch.progress,
         )  # fmt: skip
     finally:
         watch.bar.close()
@@ -112,7 +150,7 @@ class _Watch:
 
     def exit_code(self, outcome: Outcome) -> int:
         if outcome.reason in ("stopped", "killed"):
-            return _BY_SIGNAL.get(self._stopped_by or "", exits.INTERRUPTED)
+            return _BY.get(self._stopped_by or "", exits.INTERRUPTED)
         if outcome.exit_code == exits.OK and self._last is not None and self._last.failed:
             return exits.ITEMS_FAILED
         return outcome.exit_code

@@ -36,29 +36,34 @@ def status(app: str, as_json: bool) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
-        terminal.print_json(asdict(found) | {"dead": found.dead})
+        shown = {"running": found.running, "pid": found.pid, "started": found.started, "app": found.app}
+        terminal.print_json({"url": found.url} | shown | asdict(found) | {"dead": found.dead})
         return
     _print(found)
 
 
 def _print(found: AppStatus) -> None:
-    terminal.print_line(_headline(found))
+    for line in _headlines(found):
+        terminal.print_line(line)
     if found.queues:
         terminal.print_line()
         terminal.print_table([_queue_cells(queue) for queue in found.queues], right=(*_NUMBERS, "size"))
     if found.workers:
         terminal.print_line()
-        terminal.print_table([_worker_cells(worker) for worker in found.workers], right=_NUMBERS)
+        several = len(found.supervisors) > 1
+        terminal.print_table([_worker_cells(worker, several) for worker in found.workers], right=_NUMBERS)
     if found.dead:
         queue = next(queue.name for queue in found.queues if queue.stats.dead)
         click.echo(f"hint:   pistributer queue peek {found.url} {queue} --state dead", err=True)
 
 
-def _headline(found: AppStatus) -> str:
-    if not found.running or found.started is None:
-        return f"{found.url}: no supervisor is running"
-    up = terminal.human_time(max(0.0, time.time() - found.started))
-    return f"{found.url}: supervisor {found.pid} runs {found.app}, up {up}"
+def _headlines(found: AppStatus) -> list[str]:
+    if not found.running:
+        return [f"{found.url}: no supervisor is running"]
+    return [
+        f"{found.url}: supervisor {it.pid} runs {it.app}, up {terminal.human_time(max(0.0, time.time() - it.started))}"
+        for it in found.supervisors
+    ]
 
 
 def _queue_cells(queue: QueueStatus) -> dict[str, str]:
@@ -70,16 +75,18 @@ def _queue_cells(queue: QueueStatus) -> dict[str, str]:
         "delayed": _unless_zero(stats.delayed),
         "dead": _unless_zero(stats.dead),
         "quarantined": _unless_zero(stats.quarantined),
+        "state": "paused" if queue.paused else "",
         "size": terminal.human_size(stats.ready_bytes),
     }
 
 
-def _worker_cells(worker: WorkerStatus) -> dict[str, str]:
+def _worker_cells(worker: WorkerStatus, several: bool) -> dict[str, str]:
     now = time.time()
     busy = worker.task and worker.since
     return {
         "worker": f"{worker.role}[{worker.index}]",
         "pid": str(worker.pid) if worker.pid else "",
+        "supervisor": str(worker.supervisor) if several else "",
         "state": ("busy" if busy else "idle") if worker.alive else "gone",
         "done": f"{worker.done:,}",
         "put": _unless_zero(worker.put),

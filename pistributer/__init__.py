@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from . import errors
     from .errors import (
         BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
-        ConcurrencyConflictError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull, DriverMismatch,
-        FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat,
-        NotAQueue, NotARecordFile, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed, QueueError,
-        QueueFull, QueueShutDown, RecordError, RecordTooLarge, RecordTypeError, RecordsClosed, RecordsMissing,
+        ConcurrencyConflictError, ControlError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull,
+        DriverMismatch, FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat,
+        NoSupervisor, NotAQueue, NotARecordFile, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed,
+        QueueError, QueueFull, QueueShutDown, RecordError, RecordTooLarge, RecordTypeError, RecordsClosed, RecordsMissing,
         ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, ShardsFull, SourceBusy, StateChanged,
         StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
         TimeLimitExceeded, TooManyOpenFiles, UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk,
@@ -81,11 +81,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "AsyncDurableQueue", "AsyncQueue",
     "BackendError", "Backoff", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel",
-    "ChannelEmpty", "Child", "ClaimLost", "ConcurrencyConflictError", "CorruptionStrategy", "DamagedRecords",
+    "ChannelEmpty", "Child", "ClaimLost", "ConcurrencyConflictError", "ControlError", "CorruptionStrategy", "DamagedRecords",
     "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "DurableQueue",
     "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing", "FormatError",
     "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MultiThreadedReader",
-    "MultiThreadedWriter", "MutableDictCached", "MutationPolicyError", "NewerFormat", "NonEmptySafeStrTuple",
+    "MultiThreadedWriter", "MutableDictCached", "MutationPolicyError", "NewerFormat", "NoSupervisor", "NonEmptySafeStrTuple",
     "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing",
     "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Pool",
     "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordIndex",

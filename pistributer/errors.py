@@ -61,7 +61,9 @@
         ├── TimeLimitExceeded  (also TimeoutError)    raised inside a task by its soft time limit
         ├── ResultTimeout      (also TimeoutError)    no result yet
         ├── ResultLost                                the result was never kept or has expired
-        └── BootError                                 the app could not be loaded
+        ├── BootError                                 the app could not be loaded
+        ├── NoSupervisor                              nobody runs the app, so there is nobody to ask
+        └── ControlError                              the supervisor refused, or did not answer
 
 Each carries `hint`, the way out, beside its message, and whatever else a handler needs as plain attributes. All of them
 survive pickling, because they travel from worker processes to whoever asked.
@@ -76,9 +78,10 @@ from typing import Any
 
 __all__ = [
     "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
-    "ConcurrencyConflictError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull",
+    "ConcurrencyConflictError", "ControlError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull",
     "DriverMismatch", "FileInUse", "FolderMissing", "FormatError", "InconsistentValue", "JobFailed",
-    "MutationPolicyError", "NewerFormat", "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "PackageMissing",
+    "MutationPolicyError", "NewerFormat", "NoSupervisor", "NotAQueue", "NotARecordFile", "NotAState", "NotWritable",
+    "PackageMissing",
     "PistributerError", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordTooLarge",
     "RecordTypeError", "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge",
     "RowTypeError", "ShardsFull", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
@@ -384,6 +387,14 @@ class ResultLost(WorkError):
 
 class BootError(WorkError):
     """The app could not be imported or is not one. The supervisor stops instead of restarting in a loop."""
+
+
+class NoSupervisor(WorkError):
+    """No supervisor runs the app, or none with that process id. Attributes: `url`, `pid` (None: any)."""
+
+
+class ControlError(WorkError):
+    """A supervisor refused a command, or did not answer. Attribute: `pid`, where it is known."""
 
 
 _BY_ERRNO: dict[int, type[StorageError]] = {

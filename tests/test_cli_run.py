@@ -107,7 +107,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def is_up(folder: Path) -> bool:
-    if not (folder / "jobs" / "run" / "board").exists():
+    if not (folder / "jobs" / "run" / "running").exists():
         return False
     status = json.loads(shell("status", str(folder / "jobs"), "--json").stdout or '{"workers": []}')
     return any(worker["alive"] and worker["started"] for worker in status["workers"])
@@ -132,11 +132,8 @@ def test_a_signal_drains_and_exits_by_its_own_code(number: signal.Signals, code:
     assert "stopped after" in told
 
 
-def test_status_and_a_second_supervisor_see_that_the_app_is_running(tmp_path: Path) -> None:
+def test_status_sees_that_the_app_is_running(tmp_path: Path) -> None:
     with running(tmp_path) as child:
         shown = shell("status", str(tmp_path / "jobs")).stdout
         assert f"supervisor {child.pid} runs" in shown
         assert "worker default[1]" in shown
-        second = shell("run", str(tmp_path / "app.py"))
-        assert second.returncode == exits.LOCKED
-        assert "another supervisor" in second.stderr

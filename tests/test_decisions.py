@@ -23,7 +23,9 @@ from pistributer.workers.decisions import (
     Policy,
     Ready,
     ReloadRequested,
+    Restart,
     Say,
+    Scale,
     Spawn,
     Spawned,
     State,
@@ -33,7 +35,7 @@ from pistributer.workers.decisions import (
 )
 from pistributer.workers.roles import BOOT_EXIT, Cause, Key, Role
 
-W0, W1, P0 = ("worker", 0), ("worker", 1), ("producer", 0)
+W0, W1, W2, W3, P0 = ("worker", 0), ("worker", 1), ("worker", 2), ("worker", 3), ("producer", 0)
 POLICY = Policy(pause=0.1, longest=10.0, settle=5.0, tries=3, grace=10.0, ask=0.1)
 
 KILLED = Cause("signal", 9)
@@ -42,6 +44,7 @@ FAILED = Cause("failed", text="ValueError: no")
 BOOT = Cause("boot", text="no such module")
 FINISHED = Cause("finished")
 STOPPED = Cause("stopped")
+RECYCLED = Cause("recycled", text="it has done its jobs")
 
 
 def worker(child: object) -> None:
@@ -180,6 +183,54 @@ TABLE: dict[str, tuple[dict[str, int | bool], Sequence[Event], list[Instruction]
     "a stop during a reload is a stop": (
         {"workers": 1}, [*running(W0), ReloadRequested(1.0), StopRequested("SIGTERM", 1.1), Exited(W0, STOPPED, 1.2)],
         [End(0, "stopped")],
+    ),
+    "a restart of one role asks its children to leave": (
+        {"producers": 1}, [*UP, Restart("worker", 1.0)], [Terminate(W0), Terminate(W1)],
+    ),
+    "a restart of a producer by its name is one": (
+        {"producers": 1, "workers": 1}, [*WITH_PRODUCER, Restart("producer", 1.0), Exited(P0, STOPPED, 1.1)], [Spawn(P0)],
+    ),
+    "a restart without a name leaves producers alone": (
+        {"producers": 1, "workers": 1}, [*WITH_PRODUCER, Restart(None, 1.0)], [Terminate(W0)],
+    ),
+    "a role that grows gets what it lacks": ({}, [*UP, Scale("worker", 4, 1.0)], [Spawn(W2), Spawn(W3)]),
+    "a role that shrinks has its last children leave": ({}, [*UP, Scale("worker", 1, 1.0)], [Terminate(W1)]),
+    "who was too many does not come back": ({}, [*UP, Scale("worker", 1, 1.0), Exited(W1, STOPPED, 1.1)], []),
+    "nor if it was killed": ({}, [*UP, Scale("worker", 1, 1.0), Exited(W1, KILLED, 1.1)], []),
+    "nor does its boot error stop the run": ({}, [*UP, Scale("worker", 1, 1.0), Exited(W1, BOOT, 1.1)], []),
+    "who is too many may take its time": ({}, [*UP, Scale("worker", 1, 1.0), Tick(1000.0)], []),
+    "unless the run stops": (
+        {}, [*UP, Scale("worker", 1, 1.0), StopRequested("SIGTERM", 2.0), Exited(W0, STOPPED, 2.1), Tick(12.1)], [Kill(W1)],
+    ),
+    "who is wanted again before it has left comes back": (
+        {}, [*UP, Scale("worker", 1, 1.0), Scale("worker", 2, 1.1), Exited(W1, STOPPED, 1.2)], [Spawn(W1)],
+    ),
+    "who has left is made anew when it is wanted again": (
+        {}, [*UP, Scale("worker", 1, 1.0), Exited(W1, STOPPED, 1.1), Scale("worker", 2, 1.2)], [Spawn(W1)],
+    ),
+    "a gap is filled": (
+        {"workers": 3},
+        [*running(W0, W1, W2), Scale("worker", 1, 1.0), Exited(W1, STOPPED, 1.1), Scale("worker", 4, 1.2)],
+        [Spawn(W1), Spawn(W3)],
+    ),
+    "a child in its pause that is too many is forgotten": (
+        {}, [*UP, Exited(W1, FAILED, 1.0), Scale("worker", 1, 1.01), Tick(60.0)], [],
+    ),
+    "a process that appears after it became too many is asked to leave": (
+        {}, [Begin(0.0), Scale("worker", 1, 0.1), Spawned(W1, 0.2)], [Terminate(W1)],
+    ),
+    "the same size changes nothing": ({}, [*UP, Scale("worker", 2, 1.0)], []),
+    "nothing grows while the run stops": ({}, [*UP, StopRequested("SIGTERM", 1.0), Scale("worker", 4, 1.1)], []),
+    "a run ends when all that are wanted and all that are not have left": (
+        {}, [*UP, Scale("worker", 1, 1.0), StopRequested("SIGTERM", 1.1), Exited(W1, STOPPED, 1.2), Exited(W0, STOPPED, 1.3)],
+        [End(0, "stopped")],
+    ),
+    "who left to be recycled comes back at once": ({}, [*UP, Exited(W0, RECYCLED, 1.0)], [Spawn(W0)]),
+    "and again": (
+        {}, [*UP, *[Exited(W0, RECYCLED, 1.0), Spawned(W0, 1.0), Ready(W0, 1.0)] * 9, Exited(W0, RECYCLED, 1.0)], [Spawn(W0)],
+    ),
+    "who left to be recycled while the run stops stays away": (
+        {"workers": 1}, [*running(W0), StopRequested("SIGTERM", 1.0), Exited(W0, RECYCLED, 1.1)], [End(0, "stopped")],
     ),
     "an end that is told twice counts once": ({}, [*UP, Exited(W0, FAILED, 1.0), Exited(W0, FAILED, 1.0)], []),
 }  # fmt: skip
@@ -334,7 +385,7 @@ class Rim(RuleBasedStateMachine):
         self.feed(Ready(data.draw(st.sampled_from(sorted(self.alive))), self.now))
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data(), cause=st.sampled_from([KILLED, EXITED, FAILED, FINISHED, STOPPED, BOOT]))
+    @rule(data=st.data(), cause=st.sampled_from([KILLED, EXITED, FAILED, FINISHED, STOPPED, BOOT, RECYCLED]))
     def a_child_ends(self, data: st.DataObject, cause: Cause) -> None:
         key = data.draw(st.sampled_from(sorted(self.alive)))
         self.alive.remove(key)
@@ -349,6 +400,18 @@ class Rim(RuleBasedStateMachine):
     @rule()
     def a_reload(self) -> None:
         self.feed(ReloadRequested(self.now))
+
+    @rule(role=st.sampled_from(["worker", "producer", None]))
+    def a_restart(self, role: str | None) -> None:
+        self.feed(Restart(role, self.now))
+
+    @rule(count=st.integers(1, 6))
+    def another_size(self, count: int) -> None:
+        self.feed(Scale("worker", count, self.now))
+        if not self.machine.stopping:
+            wanted = {("worker", index) for index in range(count)}
+            assert wanted <= set(self.machine.children())
+            assert {key for key in self.alive if key[0] == "worker"} - wanted <= self.told
 
     @rule()
     def queues_are_drained(self) -> None:
@@ -385,6 +448,9 @@ class Rim(RuleBasedStateMachine):
 TestRim = Rim.TestCase
 
 
-@given(st.sampled_from(["finished", "stopped", "failed", "boot", "exit", "signal", "spawn"]), st.integers(0, 200))
+@given(
+    st.sampled_from(["finished", "stopped", "recycled", "failed", "boot", "exit", "signal", "spawn"]),
+    st.integers(0, 200),
+)
 def test_every_cause_can_be_told(kind: str, code: int) -> None:
     assert str(Cause(kind, code, "why"))  # type: ignore[arg-type]

@@ -24,9 +24,9 @@ PUBLIC = """
     OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue
     RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync
     Task WriteOnceDict __version__ errors open_queue run
-    BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError
+    BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError ControlError
     DamagedRecords DamagedValue DictError DictMismatch DiskFull DriverMismatch FileInUse FolderMissing FormatError
-    InconsistentValue JobFailed MutationPolicyError NewerFormat NotAQueue NotARecordFile NotAState NotWritable
+    InconsistentValue JobFailed MutationPolicyError NewerFormat NoSupervisor NotAQueue NotARecordFile NotAState NotWritable
     PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown RecordError RecordTooLarge
     RecordTypeError RecordsClosed RecordsMissing ResultLost ResultTimeout RowError RowTooLarge RowTypeError ShardsFull
     SourceBusy StateChanged StateClosed StateError StateLocked StateValueError StorageError SyncFailed TaskNotFound

@@ -17,7 +17,7 @@ import pytest
 
 from pistributer import errors
 from pistributer.workers.app import App
-from pistributer.workers.board import SLOT, Board, Desk, create
+from pistributer.workers.board import SLOT, Board, Desk, Totals, create
 from pistributer.workers.child import Child
 from pistributer.workers.home import Home
 from pistributer.workers.messages import Call, new_id
@@ -347,12 +347,15 @@ def test_a_desk_shows_what_its_child_does_and_counts_on_after_a_death(tmp_path: 
     desk.count(done=1, retried=1)
     slot = board.slot(1)
     assert (slot.pid, slot.job, slot.task) == (os.getpid(), "5f0c", "resize")
-    assert (slot.done, slot.failed, slot.retried, slot.put, slot.settled) == (4, 1, 1, 2, 6)
+    assert (slot.done, slot.failed, slot.retried, slot.put) == (4, 1, 1, 2)
     assert slot.since > 0
     again = Desk(path, 1)
     assert board.slot(1).since == 0
     again.count(done=1)
-    assert [slot.done for slot in board.slots()] == [0, 5, 0]
+    assert [board.slot(number).done for number in range(3)] == [0, 5, 0]
+    assert board.totals() == Totals(done=5, failed=1, retried=1, put=2)
+    assert board.totals().settled == 7
+    assert [pid for pid, _ in board.pids()] == [os.getpid()]
     board.close()
 
 

@@ -622,7 +622,7 @@ def test_what_can_not_be_run_is_refused_before_any_process(tmp_path: Path, body:
         run(str(write_app(tmp_path, body)))
 
 
-def test_one_supervisor_per_app_and_status_shows_it(tmp_path: Path) -> None:
+def test_status_shows_who_runs_what(tmp_path: Path) -> None:
     path = write_app(
         tmp_path,
         """
@@ -641,8 +641,6 @@ def test_one_supervisor_per_app_and_status_shows_it(tmp_path: Path) -> None:
     job = app.tasks["hold"].send()
     with RunningApp(path, processes=1, until_empty=True) as running:
         wait_for(lambda: notes(tmp_path, "begun"))
-        with pytest.raises(errors.BootError, match="another supervisor is running"):
-            run(str(path))
         wait_for(lambda: len(alive_workers(read_status(app.url))) == 2)
         status = read_status(app.url)
         assert (status.running, status.pid, status.app) == (True, running.process.pid, str(path))
@@ -699,7 +697,8 @@ def test_a_run_leaves_only_what_its_layout_says(tmp_path: Path) -> None:
     run_until_empty(path)
     home = tmp_path / "jobs"
     assert sorted(entry.name for entry in home.iterdir()) == ["queues", "results", "run"]
-    assert sorted(entry.name for entry in (home / "run").iterdir()) == ["board", "run.json", "run.lock"]
+    assert sorted(entry.name for entry in (home / "run").iterdir()) == ["deaths.lock", "run.lock", "running"]
+    assert list((home / "run" / "running").iterdir()) == []
     (line,) = [json.loads(line) for log in (home / "results").glob("*.jsonl") for line in log.read_text().splitlines()]
     assert (line["ok"], line["value"]) == (True, 1)
     app.close()

@@ -14,7 +14,10 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pistributer.workers.decisions import Say
 
 #: Far longer than anything takes on a busy machine; only a failing test waits so long.
 DEADLINE = 30.0
@@ -105,7 +108,19 @@ def _main(app: str, options: str) -> None:
     from pistributer.workers.run import run
 
     said: list[str] = []
-    outcome = run(app, on_event=lambda told: said.append(told.action), **json.loads(options))
+    wanted = json.loads(options)
+    noted = wanted.pop("note_events", None)
+    sys.path += wanted.pop("path", [])
+    if isinstance(wanted.get("processes"), list):
+        wanted["processes"] = tuple(wanted["processes"])  # JSON has none
+
+    def hear(told: Say) -> None:
+        said.append(told.action)
+        if noted is not None:
+            with open(noted, "a") as file:
+                file.write(f"{told.action}\n")
+
+    outcome = run(app, on_event=hear, **wanted)
     print(json.dumps({"outcome": dataclasses.asdict(outcome), "said": said}))
 
 

@@ -7,13 +7,13 @@ worker (SIGURG, which does nothing to a process that does not wait for it), whic
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 
 from .job_notes import JobNotes
+from .roles import NEWS
 
 #: Tells a worker that its job may have been called off.
-INTERRUPT = signal.SIGURG
+INTERRUPT = NEWS
 
 
 def call_off(folder: str, job: str) -> None:

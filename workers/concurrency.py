@@ -45,9 +45,16 @@ class ConcurrentLoop(TaskLoop):
     """Runs up to `pool.threads` plain functions and `pool.concurrency` coroutines at once. One of `desks` for each."""
 
     def __init__(
-        self, child: Child, app: App, pool: Pool, desks: list[Desk], caller: SharedLoop, log: ResultLog | DictResults
+        self,
+        child: Child,
+        app: App,
+        pool: Pool,
+        lanes: Lanes,
+        desks: list[Desk],
+        caller: SharedLoop,
+        log: ResultLog | DictResults,
     ) -> None:
-        super().__init__(child, app, Lanes(app, pool), desks[0], caller, _SharedLog(log))  # type: ignore[arg-type]
+        super().__init__(child, app, lanes, desks[0], caller, _SharedLog(log))  # type: ignore[arg-type]
         self._shared_loop = caller
         self._desks = list(reversed(desks))
         self._ended: deque[Attempt] = deque()

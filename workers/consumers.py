@@ -22,6 +22,7 @@ from .calling import Caller
 from .child import Child
 from .lanes import Lanes
 from .loop import WAIT, Loop, leave
+from .paused import PausePage, beside
 from .pools import Pool
 from .retries import Snooze, judge
 from .worker import load_checked
@@ -88,6 +89,7 @@ class BatchLoop(RowLoop):
                 if item.attempt > 1:
                     self._again(item)
             self.settle()
+            self.child.did(len(items))
 
     def _claim(self) -> list[Item]:
         items = self.lanes.claim(self._consumer.batch, WAIT, start=True)
@@ -136,7 +138,8 @@ def consume(child: Child, source: str, url: str, name: str, board: str, slot: in
     app = load_checked(source, url)
     consumer, caller = app.consumers[name], Caller()
     kind = BatchLoop if consumer.batch > 1 else RowLoop
-    loop = kind(child, consumer, Lanes(app, Pool(consumer.queue)), Desk(board, slot + child.index), caller)
+    lanes = Lanes(app, Pool(consumer.queue), PausePage(beside(board)), child)
+    loop = kind(child, consumer, lanes, Desk(board, slot + child.index), caller)
     for hook in app.hooks:
         hook.on_start(child.role)
     child.ready()

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from pistributer.storage.appending import append_once
+from pistributer.storage.locks import Flock
 from pistributer.storage.replacing import replace_file
 
 #: The file is cut to its last half when it is longer than this, in bytes.
@@ -22,17 +23,22 @@ _PATIENCE, _PAUSE = 0.25, 0.01
 
 
 def note(folder: str, *, worker: str, pid: int, job: str, task: str, cause: str) -> None:
-    """Add a death. Only the supervisor that holds the app's lock does."""
+    """Add a death. The caller holds the `lock`."""
     record = {"at": time.time(), "worker": worker, "pid": pid, "job": job, "task": task, "cause": cause}
     append_once(_path(folder), orjson.dumps(record) + b"\n")
 
 
 def shorten(folder: str) -> None:
-    """Keep the file small. Only the supervisor, before it starts children."""
+    """Keep the file small. The caller holds the `lock`."""
     data = _read(folder)
     if len(data) > _LONGEST:
         tail = data[-_LONGEST // 2 :]
         replace_file(_path(folder), tail[tail.find(b"\n") + 1 :], durable=False)
+
+
+def lock(folder: str) -> Flock:
+    """Between supervisors, which all note deaths here."""
+    return Flock(os.path.join(folder, "deaths.lock"))
 
 
 def last_cause(folder: str, job: str) -> str | None:

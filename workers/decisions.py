@@ -19,6 +19,9 @@ The rules:
 * One dead child never stops the pool otherwise.
 * A child whose work has reached its hard time limit is killed, and then treated like any that was.
 * The first stop request lets children finish, and kills them after `grace` seconds; the second kills them now.
+* A role may get more children or fewer while it runs. Those that are too many finish what they run, however long it
+  takes, and are forgotten; if they are wanted again before that, they come back.
+* A child that left to be recycled comes back at once, and nothing is held against it.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ from .events import (
     Ready,
     Reason,
     ReloadRequested,
+    Restart,
     Say,
+    Scale,
     Spawn,
     Spawned,
     State,
@@ -54,7 +59,8 @@ from .roles import BOOT_EXIT, Cause, Key, Role
 
 __all__ = [
     "AskDrained", "Begin", "Counts", "Decisions", "Drained", "End", "Event", "Exited", "Instruction", "Kill", "Overdue",
-    "Policy", "Ready", "Reason", "ReloadRequested", "Say", "Spawn", "Spawned", "State", "StopRequested", "Terminate", "Tick",
+    "Policy", "Ready", "Reason", "ReloadRequested", "Restart", "Say", "Scale", "Spawn", "Spawned", "State", "StopRequested",
+    "Terminate", "Tick",
 ]  # fmt: skip
 
 _ALIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
@@ -76,6 +82,8 @@ class _Child:
     faults: int = 0
     #: When BACKOFF ends, or when a STOPPING child is killed. Timers that say otherwise are stale.
     due: float | None = None
+    #: Its role has become smaller: when its process ends it is forgotten.
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -108,6 +116,11 @@ class Decisions:
         self.policy = policy or Policy()
         self.counts = Counts()
         self._chance = random.Random(seed)
+        roles = tuple(roles)
+        #: How many children each role has; `_highest` how many it ever had, because those that leave may leave gaps.
+        self._sizes = {role.name: role.count for role in roles}
+        self._highest = dict(self._sizes)
+        self._ends = {role.name: role.ends for role in roles}
         self._children = {
             (role.name, index): _Child((role.name, index), role.ends) for role in roles for index in range(role.count)
         }
@@ -128,22 +141,28 @@ class Decisions:
         match event:
             case Begin(now):
                 return self._begin(now)
-            case Spawned(key, now):
+            case Spawned(key, now) if key in self._children:
                 return self._spawned(self._children[key], now)
-            case Ready(key, now):
+            case Ready(key, now) if key in self._children:
                 return self._ready(self._children[key], now)
-            case Exited(key, cause, now):
+            case Exited(key, cause, now) if key in self._children:
                 return self._exited(self._children[key], cause, now)
             case Overdue(key, text, _):
                 return [Say("time_limit", f"{_name(key)} {text}", key), Kill(key)] if self._is_born(key) else []
             case StopRequested(by, now):
                 return self._stop_requested(by, now)
             case ReloadRequested(now):
-                return self._reload(now)
+                return self._renew(None, "SIGHUP: every worker", now)
+            case Restart(role, now):
+                return self._renew(role, f"restart: {role or 'every worker'}", now)
+            case Scale(role, count, now):
+                return self._scale(role, count, now)
             case Drained(now):
                 return self._drained(now)
             case Tick(now):
                 return self._tick(now)
+            case _:
+                return []  # about a child that has left for good
 
     def next_due(self) -> float | None:
         """When the next Tick is wanted, by the clock of the events; None if nothing is waiting for time to pass."""
@@ -154,6 +173,14 @@ class Decisions:
 
     def state(self, key: Key) -> State:
         return self._children[key].state
+
+    def children(self) -> list[Key]:
+        """All children, those that are leaving included."""
+        return list(self._children)
+
+    def size(self, role: str) -> int:
+        """How many children the role is to have."""
+        return self._sizes[role]
 
     def alive(self) -> list[Key]:
         """The children that have, or are about to have, a process."""
@@ -169,7 +196,7 @@ class Decisions:
         return self._over
 
     def _is_born(self, key: Key) -> bool:
-        return _born(self._children[key])
+        return key in self._children and _born(self._children[key])
 
     # -- starting
 
@@ -195,7 +222,9 @@ class Decisions:
         if self._stop is not None and self._stop.killing:
             return [Kill(child.key)]
         child.state = State.STARTING
-        return self._tell_to_leave(child, now)
+        told = self._tell_to_leave(child, now)
+        child.due = None if child.leaving and self._stop is None else child.due
+        return told
 
     def _ready(self, child: _Child, now: float) -> list[Instruction]:
         if child.state in _ALIVE and child.ready_at is None:
@@ -213,6 +242,12 @@ class Decisions:
         self.counts.deaths += not cause.normal
         if self._stop is not None:
             return self._left(child, cause)
+        if child.leaving:
+            self._forget(child)
+            return _say_died(child, cause)
+        if cause.kind == "recycled":
+            child.failures = child.faults = 0
+            return [Say("recycled", f"{_name(child.key)} {cause}", child.key), self._spawn(child)]
         if cause.kind == "boot":
             return self._fatal(child, cause, _Stop(BOOT_EXIT, "boot", f"{_name(child.key)} {cause}"), now)
         if child.ends and cause.kind == "finished":
@@ -310,19 +345,59 @@ class Decisions:
             self._wake_at(child, now + self.policy.grace)
         return [] if child.unborn or told_before else [Terminate(child.key)]
 
-    def _reload(self, now: float) -> list[Instruction]:
-        """New processes for all but the ending roles, whose work would begin again."""
+    def _renew(self, role: str | None, who: str, now: float) -> list[Instruction]:
+        """New processes for one role, or for all but the ending ones, whose work would begin again."""
         if self._stop is not None:
             return []
-        told: list[Instruction] = [Say("reloading", "SIGHUP: every worker finishes what it runs and starts afresh")]
+        told: list[Instruction] = [Say("reloading", f"{who} finishes what it runs and starts afresh")]
         for child in self._children.values():
-            if child.ends:
+            if child.leaving or (child.ends if role is None else child.key[0] != role):
                 continue
             if child.state is State.BACKOFF:
                 told.append(self._spawn(child))
-            elif child.state is not State.STOPPING:
+            elif child.state in _ALIVE and child.state is not State.STOPPING:
                 told += self._tell_to_leave(child, now)
         return told
+
+    # -- growing and shrinking
+
+    def _scale(self, role: str, count: int, now: float) -> list[Instruction]:
+        if self._stop is not None or self._sizes[role] == count:
+            return []
+        text = f"{role}: {count} processes instead of {self._sizes[role]}"
+        told: list[Instruction] = [Say("scaled", text)]
+        self._sizes[role] = count
+        self._highest[role] = max(self._highest[role], count)
+        for index in range(self._highest[role]):
+            key = (role, index)
+            told += self._add(key) if index < count else self._let_leave(key, now)
+        return told
+
+    def _add(self, key: Key) -> list[Instruction]:
+        if key in self._children:
+            self._children[key].leaving = False  # one that was about to leave comes back when it has
+            return []
+        child = self._children[key] = _Child(key, self._ends[key[0]])
+        self._unended += 1
+        self._ending += child.ends
+        return [self._spawn(child)]
+
+    def _let_leave(self, key: Key, now: float) -> list[Instruction]:
+        child = self._children.get(key)
+        if child is None or child.leaving:
+            return []
+        child.leaving = True
+        if child.state not in _ALIVE:
+            self._forget(child)
+            return []
+        told = self._tell_to_leave(child, now)
+        child.due = None  # nobody waits for its place, so it may take its time
+        return told
+
+    def _forget(self, child: _Child) -> None:
+        if child.state not in _ENDED:
+            self._retire(child, State.DONE)
+        del self._children[child.key]
 
     def _drained(self, now: float) -> list[Instruction]:
         if self._stop is not None or self._ending:
@@ -343,8 +418,8 @@ class Decisions:
         told: list[Instruction] = []
         while self._timers and self._timers[0][0] <= now:
             due, key = heapq.heappop(self._timers)
-            child = self._children[key]
-            if child.due == due:
+            child = self._children.get(key)
+            if child is not None and child.due == due:
                 child.due = None
                 told += self._due(child)
         if self._ask_at is not None and self._ask_at <= now:

@@ -72,6 +72,23 @@ class ReloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """Somebody wants new processes for one role; None: for all that do not end by themselves."""
+
+    role: str | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The role is to have so many children from now on."""
+
+    role: str
+    count: int
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """The answer to AskDrained, if it is yes."""
 
@@ -83,7 +100,7 @@ class Tick:
     now: float
 
 
-Event = Begin | Spawned | Ready | Exited | Overdue | StopRequested | ReloadRequested | Drained | Tick
+Event = Begin | Spawned | Ready | Exited | Overdue | StopRequested | ReloadRequested | Restart | Scale | Drained | Tick
 
 
 # -- instructions

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pistributer.queues.contract import LOOK_AROUND, Item, Queue
 from pistributer.queues.waiting import sleep_for_any
 
+from .paused import PausePage
 from .pools import Pool
 
 if TYPE_CHECKING:
     from .app import App
+    from .child import Child
 
 
 class Turns(Protocol):
@@ -69,9 +71,12 @@ class Weighted:
 
 
 class Lanes:
-    """The queues of one worker. Only its main thread uses it."""
+    """The queues of one worker. Only its main thread uses it.
 
-    def __init__(self, app: App, pool: Pool) -> None:
+    Nothing is taken from queues that `page` shows as paused; what `child` hears of ends a sleep.
+    """
+
+    def __init__(self, app: App, pool: Pool, page: PausePage | None = None, child: Child | None = None) -> None:
         self._app = app
         self._names = list(pool.queues)
         weighted = pool.order == "weighted" and len(self._names) > 1
@@ -82,8 +87,11 @@ class Lanes:
         #: Queues whose ring woke this worker, and from which it has taken nothing since.
         self._rung: list[Any] = []
         self._look()
-        #: The lane that the last claim came from.
+        #: The lane that the last claim came from, and whether its queue is paused.
         self.current: Queue = self._lanes[0][-1]
+        self._flags: list[Callable[[], bool]] = [page.flag(name) if page else _never for name in self._names]
+        self.paused = self._flags[0]
+        self._child = child
 
     def claim(self, n: int, timeout: float, *, start: bool = False) -> list[Item]:
         """Up to `n` rows of the lane whose turn it is; wait for the first one at most about `timeout` seconds."""
@@ -95,8 +103,21 @@ class Lanes:
 
     def sleep(self, seconds: float, also: Iterable[int] = ()) -> None:
         """Until some lane may have a row or a descriptor of `also` can be read, at most so long and LOOK_AROUND."""
-        queues: list[Any] = self.all()
-        self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
+        queues: list[Any] = [
+            queue for paused, lanes in zip(self._flags, self._lanes, strict=True) if not paused() for queue in lanes
+        ]
+        if self._child is None:
+            self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
+        elif queues:
+            self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), [*also, self._child.news])
+            self._child.hear()
+        else:
+            self._child.wait_news(seconds, also)
+
+    def put_back(self) -> None:
+        """Give back what the last claim took and nobody has begun, to its place: by closing the lane. It opens again."""
+        self.current.close()
+        self._folder_seen = -1
 
     def all(self) -> list[Queue]:
         """Every lane of every queue."""
@@ -106,10 +127,13 @@ class Lanes:
         self._look()
         empty: list[int] = []
         for index in self._turns.order():
+            if self._flags[index]():
+                empty.append(index)
+                continue
             for queue in self._lanes[index]:
                 items = queue.claim(n, start=start)
                 if items:
-                    self.current = queue
+                    self.current, self.paused = queue, self._flags[index]
                     self._turns.took(index, empty)
                     self._hand_on(queue)
                     return items
@@ -138,3 +162,7 @@ class Lanes:
             return os.stat(self._app.home.queues).st_mtime_ns
         except FileNotFoundError:
             return 0
+
+
+def _never() -> bool:
+    return False

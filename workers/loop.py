@@ -11,6 +11,8 @@ second from `send_many` to acknowledged, with two workers on two processors.
 Settling together: what ended well is acknowledged when the claimed rows are used up, and before the next piece of work
 if the oldest has waited for `SETTLE_AFTER`, or if the next is of a kind that took longer than that the last time. What it
 put elsewhere (results, counts) is put there first.
+
+When the queue is paused, what was claimed and not begun goes back to its place, and nothing is claimed (lanes.py).
 """
 
 from __future__ import annotations
@@ -48,6 +50,17 @@ class Loop(abc.ABC):
         self._finished: list[Item] = []
         self._oldest = 0.0
         self._ahead = 1
+        if child.jobs_left is not None:
+            self.handle = self._counting(self.handle)  # type: ignore[method-assign,assignment]
+
+    def _counting(self, handle: Callable[[Item], None]) -> Callable[[Item], None]:
+        """`handle` for a process that is to be replaced after so many jobs; the others do not count."""
+
+        def handle_and_count(item: Item) -> None:
+            handle(item)
+            self.child.did(1)
+
+        return handle_and_count
 
     @abc.abstractmethod
     def handle(self, item: Item) -> None:
@@ -70,10 +83,10 @@ class Loop(abc.ABC):
 
     def _work(self, items: list[Item]) -> None:
         begun = now = time.perf_counter()
-        stop, handle = self.child.stop_requested, self.handle
+        stop, paused, handle = self.child.stop_requested, self.lanes.paused, self.handle
         count = 0
         for item in items:
-            if stop():
+            if stop() or paused():
                 break  # the rest goes back when the queue is closed
             if self._finished and now - self._oldest > SETTLE_AFTER:
                 self.settle()
@@ -81,6 +94,8 @@ class Loop(abc.ABC):
             now = time.perf_counter()
             count += 1
         self.settle()
+        if count < len(items) and not stop():
+            self.lanes.put_back()
         self._adapt(count, now - begun)
 
     def _adapt(self, count: int, seconds: float) -> None:

@@ -6,18 +6,15 @@ its queues are `high,low` (in that order) or `high=3,low=1` (by weight).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from pistributer import errors
 
 from .checks import at_least
 from .home import check_queue_name
 
 if TYPE_CHECKING:
-    from .app import App
+    pass
 
 Order = Literal["strict", "weighted"]
 
@@ -34,6 +31,10 @@ class Pool:
                  Each turn is one claim, which short jobs fill with as many as take 20 ms. Levels of priority within a
                  queue are strict either way. A mapping is weighted.
     processes    how many; None: what `run` was told, else as many as there are processors
+    most         more than `processes`: what waits decides how many there are, between the two (autoscaling.py)
+    recycle_jobs, recycle_memory
+                 a process is replaced after so many jobs, or when it has so many bytes of resident memory; None: what
+                 `run` was told, else never
     threads      plain functions that run at once in each process; None: what `run` was told, else 1
     concurrency  `async def` tasks that run at once in each process, on one event loop; None: what `run` was told, else 1
 
@@ -49,6 +50,9 @@ class Pool:
     processes: int | None = None
     threads: int | None = None
     concurrency: int | None = None
+    most: int | None = None
+    recycle_jobs: int | None = None
+    recycle_memory: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -73,7 +77,7 @@ class Pool:
             check_queue_name(queue)
         for queue, weight in self.weights.items():
             at_least(1, f"the weight of {queue}", weight)
-        for number in ("processes", "threads", "concurrency"):
+        for number in ("processes", "threads", "concurrency", "most", "recycle_jobs", "recycle_memory"):
             if getattr(self, number) is not None:
                 at_least(1, number, getattr(self, number))
 
@@ -144,30 +148,3 @@ def _number(what: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{what} is a whole number, not {text.strip()!r}") from None
-
-
-def plan(
-    app: App, pools: Iterable[Pool] | None, processes: int | None, threads: int | None, concurrency: int | None
-) -> list[Pool]:
-    """The pools of a run, with their numbers."""
-    given = require_different(_own_pools(app) if pools is None else pools)
-    for queue in {queue for pool in given for queue in pool.queues}:
-        try:
-            app.require_tasks_queue(queue)
-        except ValueError as error:
-            raise errors.BootError(str(error), hint="leave it out of the pools: its consumer has processes") from None
-    return [
-        replace(
-            pool, processes=pool.processes or processes or _processors(), threads=pool.threads or threads,
-            concurrency=pool.concurrency or concurrency,
-        ) for pool in given
-    ]  # fmt: skip
-
-
-def _own_pools(app: App) -> list[Pool]:
-    """One for each queue of tasks."""
-    return [Pool(queue) for queue in sorted({task.queue for task in app.tasks.values()})]
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

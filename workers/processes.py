@@ -13,11 +13,11 @@ import socket
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 from .child import HELD_BACK
 from .roles import Cause, Key, Role
@@ -26,6 +26,10 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 #: Descriptors per child in the supervisor (end of life, the start method's pipe, one while it starts) and for all else.
 _FDS_PER_CHILD, _FDS_BESIDE = 4, 128
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class Rim:
             self._waker.send(bytes([number]))
 
     def wait(self, timeout: float | None) -> Iterator[tuple[Any, bytes]]:
-        """What happened: ("signal", numbers), ("report", b"") or (key of a child that ended, b"")."""
+        """What happened: ("signal", numbers), ("report", b""), (what to call, b"") or (key of a child that ended, b"")."""
         for chosen, _ in self._selector.select(timeout):
             yield chosen.data, (self._awake.recv(4096) if chosen.data == "signal" else b"")
 
@@ -85,6 +89,17 @@ class Rim:
         watch, owned = end_of_life(process, pid, start_method)
         self._selector.register(watch, selectors.EVENT_READ, key)
         return Running(process, pid, watch, owned)
+
+    def attach(self, thing: HasFileno, call: Callable[[], object], *, write: bool) -> None:
+        events = selectors.EVENT_WRITE if write else selectors.EVENT_READ
+        if thing.fileno() in self._selector.get_map():
+            self._selector.modify(thing.fileno(), events, call)
+        else:
+            self._selector.register(thing.fileno(), events, call)
+
+    def detach(self, thing: HasFileno) -> None:
+        if not self._closed and thing.fileno() in self._selector.get_map():
+            self._selector.unregister(thing.fileno())
 
     def unwatch(self, running: Running) -> None:
         self._selector.unregister(running.watch)

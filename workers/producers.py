@@ -6,6 +6,8 @@ stay flat.
 
 A producer that takes its checkpoint yields `(what, checkpoint)` pairs, and its rows are put with their checkpoints
 (checkpoints.py).
+
+Of several supervisors, one runs a producer; the others wait for its turn (turns.py).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .checkpoints import Checkpoints
 from .child import Child
 from .loop import leave
 from .messages import Call
+from .turns import its_turn
 from .worker import load_checked
 
 #: Seconds that a put waits for room before it looks whether to stop.
@@ -36,23 +39,27 @@ def produce(child: Child, source: str, url: str, name: str, board: str, slot: in
         hook.on_start(child.role)
     child.ready()
     try:
-        _pump(child, app, producer, desk)
+        with its_turn(child, app.home.run, name, board) as turn:
+            if turn is not None and _pump(child, app, producer, desk):
+                turn.is_done()
         for hook in app.hooks:
             hook.on_stop(child.role)
     finally:
         leave(app.close)
 
 
-def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> None:
+def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> bool:
+    """Put what it yields. False if it was told to stop before the end."""
     generator, put = _begin(child, app, producer)
     try:
         while not child.stop_requested():
             try:
                 yielded = next(generator)
             except StopIteration:
-                return
+                return True
             if put(yielded):
                 desk.count(put=1)
+        return False
     finally:
         close = getattr(generator, "close", None)
         if close is not None:

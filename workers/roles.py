@@ -10,6 +10,9 @@ from typing import Any, Literal
 #: Names one child: its role and its number within it.
 Key = tuple[str, int]
 
+#: The signal that says to a child that there is news. It does nothing to a process without a handler.
+NEWS = signal.SIGURG
+
 #: A child that could not boot leaves with this code (EX_CONFIG of sysexits.h): trying again would not help.
 BOOT_EXIT = 78
 
@@ -40,6 +43,7 @@ class Cause:
 
     finished  the target returned by itself
     stopped   the target returned after it had been told to stop
+    recycled  it left by itself to be replaced by a fresh process; `text` says why
     failed    the target raised; `text` says what
     boot      the target raised BootError; `text` is its message
     exit      it left by `os._exit`, or `sys.exit`, with `code`
@@ -47,7 +51,7 @@ class Cause:
     spawn     the operating system could not make the process; `text` says why
     """
 
-    kind: Literal["finished", "stopped", "failed", "boot", "exit", "signal", "spawn"]
+    kind: Literal["finished", "stopped", "recycled", "failed", "boot", "exit", "signal", "spawn"]
     code: int = 0
     text: str = ""
     #: Largest resident size in bytes, where known: a child that was killed from outside can not tell.
@@ -55,7 +59,7 @@ class Cause:
 
     @property
     def normal(self) -> bool:
-        return self.kind in ("finished", "stopped")
+        return self.kind in ("finished", "stopped", "recycled")
 
     def __str__(self) -> str:
         if self.peak_rss is None or self.kind not in ("failed", "exit", "signal"):
@@ -68,6 +72,8 @@ class Cause:
                 return "returned"
             case "stopped":
                 return "stopped as told"
+            case "recycled":
+                return f"left to be replaced: {self.text}"
             case "failed":
                 return f"raised {self.text}"
             case "boot":

@@ -3,68 +3,69 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-
-import filelock
-import orjson
 
 from pistributer import errors
 from pistributer.queues.contract import Queue
-from pistributer.storage.replacing import replace_file
 
-from . import board, cancelling, deaths
+from . import cancelling, deaths
 from .app import App
-from .consumers import consume
+from .board import Slot
+from .control_server import ControlServer
+from .crew import Crew
 from .decisions import Say
 from .excused import excused
+from .gauge import Gauge, Progress
 from .loading import load_app, source_of
 from .messages import find_fault
-from .pools import Pool, plan
-from .producers import produce
-from .roles import Key, Role
-from .scheduler import run_schedules
-from .supervisor import Outcome, StartMethod, Supervisor
-from .worker import work
+from .notify import Notifier
+from .plan import parts_of, plan_pools
+from .pools import Pool
+from .recycling import Recycle
+from .reloading import Reloader
+from .roles import NEWS, Key
+from .run_control import Commands
+from .runs import Premises, control_folder
+from .supervisor import Outcome, StartMethod, Supervisor, log_event
 
-#: Seconds between two calls of `on_progress`, and between two looks at time limits and at jobs that were called off.
+__all__ = ["Options", "Progress", "run"]
+
+#: Seconds between two calls of `on_progress`, and between two looks at everything that no descriptor tells.
 _PROGRESS = 0.2
-#: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
-_SHARE = 0.05
-#: … and for show it is done no more often than this, in seconds: an idle pool is to cost next to nothing.
-_COUNT_AGAIN = 1.0
+
+_log = logging.getLogger("pistributer.supervisor")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. Rows that are delayed count as left."""
+@dataclass(frozen=True)
+class Options:
+    """How an app is run; see `run`."""
 
-    #: Jobs and rows that ended, well or not, since the run began.
-    done: int
-    #: Of these, how many went to the dead letters.
-    failed: int
-    #: What waits or runs now.
-    left: int
-
-    @property
-    def total(self) -> int:
-        """What is known of so far; grows while producers produce."""
-        return self.done + self.left
+    pools: list[Pool]
+    #: Whether queues that nobody takes from are no business of this run.
+    only_pools: bool
+    until_empty: bool
+    recycle: Recycle
+    reload: bool
 
 
 def run(
     app: App | str,
     *,
-    processes: int | None = None,
+    processes: int | tuple[int, int] | None = None,
     threads: int | None = None,
     concurrency: int | None = None,
     pools: Iterable[Pool] | None = None,
     until_empty: bool = False,
     start_method: StartMethod = "forkserver",
+    preload: Iterable[str] = (),
     grace: float | None = 10.0,
+    recycle_jobs: int | None = None,
+    recycle_memory: int | None = None,
+    reload: bool = False,
     on_event: Callable[[Say], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Outcome:
@@ -73,197 +74,198 @@ def run(
     app          an App at the top level of a module, or where to find one: "FILE.py", "MODULE" or either with ":NAME"
     pools        which processes take from which queues; without them, each queue of tasks has a pool of its own. A queue
                  of tasks that no pool takes from is told as the event "unserved"
-    processes    of each pool that does not say; as many as there are processors
+    processes    of each pool that does not say, or `(least, most)`: then what waits decides. As many as there are
+                 processors. A size that was set by `scale` holds until another number is given here
     threads, concurrency
                  plain functions, and coroutines, that run at once in a process of each pool that does not say; see `Pool`
     until_empty  stop when the producers are done and nothing is left in any queue, delayed rows included; with `pools`,
                  in any queue that somebody takes from
+    preload      modules to import once for all workers, which share that memory; they stay as they are when HUP brings new code
     grace        seconds that a first TERM or INT lets running work have
+    recycle_jobs, recycle_memory
+                 replace a consumer, or a worker of a pool that does not say, after so many rows or jobs, or when it has
+                 so many bytes of resident memory
+    reload       for development: new processes when the app's code changes
     on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
     on_progress  called about five times a second
 
-    Raises BootError if the app can not be loaded, has nothing to run, or is being run already, or if a pool is to take
-    from a consumer's queue; ValueError for two pools of one name.
+    Several runs of one app, from one source or from several, share its queues; each producer runs in one of them, and each
+    schedule. Raises BootError if the app can not be loaded or has nothing to run, or if a pool is to take from a
+    consumer's queue; ValueError for two pools of one name, and for numbers that make no sense.
     """
     source = app if isinstance(app, str) else source_of(app)
     loaded = load_app(app) if isinstance(app, str) else app
-    chosen = plan(loaded, pools, processes, threads, concurrency)
-    return _Run(loaded, source, chosen, pools is not None, until_empty, on_event).supervise(
-        start_method, grace, on_progress
-    )
+    if preload and start_method == "spawn":
+        raise ValueError("processes that are spawned share nothing, so there is nothing to preload")
+    least, most = processes if isinstance(processes, tuple) else (processes, None)
+    if most is not None and not 1 <= (least or 0) <= most:
+        raise ValueError(f"processes are at least 1 and at most the second number, not {processes!r}")
+    chosen = plan_pools(
+        loaded, pools, processes=least, most=most, threads=threads, concurrency=concurrency,
+        recycle_jobs=recycle_jobs, recycle_memory=recycle_memory,
+    )  # fmt: skip
+    options = Options(chosen, pools is not None, until_empty, Recycle(recycle_jobs, recycle_memory), reload)
+    return _Run(loaded, source, options, on_event).supervise(start_method, preload, grace, on_progress)
 
 
 class _Run:
-    def __init__(
-        self,
-        app: App,
-        source: str,
-        pools: list[Pool],
-        only_pools: bool,
-        until_empty: bool,
-        on_event: Callable[[Say], object] | None,
-    ) -> None:
+    def __init__(self, app: App, source: str, options: Options, on_event: Callable[[Say], object] | None) -> None:
         self.app = app
-        self._pools = pools
-        #: Whether queues that nobody takes from are no business of this run.
-        self._only_pools = only_pools
         self.home = app.home
-        self._board_path = os.path.join(self.home.run, "board")
         self._source = source
-        self._until_empty = until_empty
-        self._on_event = on_event
-        #: How many children each role has, and how many slots of the board each of them.
-        self._counts: dict[str, int] = {}
-        self._widths: dict[str, int] = {}
-        #: Which queues the children of a role take from.
-        self._queues_of: dict[str, tuple[str, ...]] = {}
+        self._options = options
+        self._on_event = on_event or log_event
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         self._called_off = cancelling.CalledOff(self.home.run)
         self._excused = excused(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
-        self.roles = self._make_roles()
+        #: The paused queues because of which a run that waits for empty queues can not end, as they were last told.
+        self._held_up: frozenset[str] = frozenset()
+        self._notifier = Notifier()
+        parts = parts_of(app, source, options.pools, options.recycle)
         self.home.create()
+        self._premises = Premises(self.home.run)
+        self.crew = Crew(parts, self.home.run, self._premises)
 
     def supervise(
         self,
         start_method: StartMethod,
+        preload: Iterable[str],
         grace: float | None,
         on_progress: Callable[[Progress], object] | None,
     ) -> Outcome:
-        with run_lock(self.home.run, self.app.url):
-            self._describe()
-            self._gauge = _Gauge(board.Board(self._board_path), self._watched)
-            self._tell_unserved()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.app.close)
+            stack.callback(self._premises.leave)
+            self._premises.take(self._source, self.crew.seats, sorted(self._served() | set(self.app.queue_names())))
+            self._tidy()
+            self._gauge = Gauge(self.home.run, self._premises.folder, self._watched)
+            stack.callback(self._gauge.close)
             supervisor = Supervisor(
-                self.roles, start_method=start_method, grace=grace, on_event=self._event,
-                drained=self._gauge.drained if self._until_empty else None,
+                self.crew.roles(), start_method=start_method, preload=preload, grace=grace, on_event=self._event,
+                drained=self._drained if self._options.until_empty else None,
             )  # fmt: skip
-            try:
-                for hook in self.app.hooks:
-                    hook.on_supervisor_start()
-                with supervisor:
-                    self._loop(supervisor, on_progress)
-                for hook in self.app.hooks:
-                    hook.on_supervisor_stop()
-                return supervisor.outcome()
-            finally:
-                self._gauge.board.close()
-                self.app.close()
+            self._tell_unserved()
+            self.crew.begin(supervisor)
+            stack.callback(self.crew.close)
+            for hook in self.app.hooks:
+                hook.on_supervisor_start()
+            with supervisor, contextlib.ExitStack() as ends:
+                self._loop(supervisor, [*self._duties(supervisor, ends, on_progress)])
+            if on_progress is not None:
+                on_progress(self._gauge.progress(exact=True))
+            for hook in self.app.hooks:
+                hook.on_supervisor_stop()
+        return supervisor.outcome()
 
-    def _loop(self, supervisor: Supervisor, on_progress: Callable[[Progress], object] | None) -> None:
-        limited = any(task.hard_time_limit for task in self.app.tasks.values())
-        shown = 0.0
+    def _loop(self, supervisor: Supervisor, duties: list[Callable[[], object]]) -> None:
+        due = 0.0
         while supervisor.step(_PROGRESS):
-            if limited:
-                self._end_overdue(supervisor)
-            if cancelled := self._called_off.read():
-                self._interrupt(supervisor, cancelled)
-            if on_progress and time.monotonic() - shown >= _PROGRESS:
-                shown = time.monotonic()
-                on_progress(self._gauge.progress())
-        if on_progress:
-            on_progress(self._gauge.progress(exact=True))
+            if (now := time.monotonic()) >= due:
+                due = now + _PROGRESS
+                for duty in duties:
+                    duty()
+
+    def _duties(
+        self,
+        supervisor: Supervisor,
+        ends: contextlib.ExitStack,
+        on_progress: Callable[[Progress], object] | None,
+    ) -> Iterator[Callable[[], object]]:
+        """What to do five times a second, and what to end when the run does."""
+        yield self._look_at_wishes
+        if any(task.hard_time_limit for task in self.app.tasks.values()):
+            yield lambda: self._end_overdue(supervisor)
+        yield lambda: self._interrupt(supervisor)
+        if self.crew.autoscales:
+            yield self._follow_load
+        if self._options.reload:
+            reloader = Reloader(self.app, self._source, supervisor.reload, lambda text: self._say("code", text))
+            ends.callback(reloader.close)
+            yield reloader.look
+        if server := self._open_control(supervisor):
+            ends.callback(server.close)
+            yield server.look
+        if self._notifier:
+            ends.callback(self._notifier.close)
+            yield lambda: self._notify(supervisor)
+        if on_progress is not None:
+            yield lambda: on_progress(self._gauge.progress())
+
+    # -- duties
+
+    def _look_at_wishes(self) -> None:
+        try:
+            self.crew.look()
+        except (errors.StateError, errors.StorageError) as error:
+            self._say("state", f"what operators asked for can not be read, so nothing changes: {error}")
 
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
-        now, pids = time.monotonic(), supervisor.pids()
-        for key, slots in self._children():
+        now = time.monotonic()
+        for key, pid in supervisor.pids().items():
+            slots = self._slots(key)
             for slot in slots:
-                if 0.0 < slot.deadline < now and key not in self._overdue and pids.get(key) == slot.pid:
+                if 0.0 < slot.deadline < now and key not in self._overdue and pid == slot.pid:
                     self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
                     neighbours = [one.job for one in slots if one.since and one.job != slot.job and one.pid == slot.pid]
                     if neighbours:
                         self._excused.add(*neighbours)
                     supervisor.end_overdue(key, self._overdue[key])
 
-    def _interrupt(self, supervisor: Supervisor, cancelled: frozenset[str]) -> None:
+    def _interrupt(self, supervisor: Supervisor) -> None:
         """Signal the children that run jobs which were called off, each once."""
-        pids = set(supervisor.pids().values())
-        for slot in self._gauge.board.slots():
-            if slot.since and slot.job in cancelled and slot.pid in pids and slot.job not in self._interrupted:
-                self._interrupted.add(slot.job)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(slot.pid, cancelling.INTERRUPT)
+        if not (cancelled := self._called_off.read()):
+            return
+        for key, pid in supervisor.pids().items():
+            for slot in self._slots(key):
+                if slot.since and slot.job in cancelled and slot.pid == pid and slot.job not in self._interrupted:
+                    self._interrupted.add(slot.job)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, NEWS)
 
-    # -- roles
+    def _follow_load(self) -> None:
+        self._gauge.progress()
+        self.crew.follow_load(self._gauge.ready, self._gauge.board, time.monotonic())
 
-    def _make_roles(self) -> list[Role]:
-        app = self.app
-        roles = [self._role(f"producer {name}", produce, name, 1, ends=True) for name in app.producers]
-        self._queues_of = {pool.role: tuple(pool.queues) for pool in self._pools}
-        self._queues_of |= {f"consumer {it.name}": (it.queue,) for it in app.consumers.values()}
-        roles += [self._role(pool.role, work, pool, pool.processes or 1, width=pool.width) for pool in self._pools]
-        roles += [self._role(f"consumer {it.name}", consume, it.name, it.processes) for it in app.consumers.values()]
-        if app.schedules:
-            roles.append(self._role("scheduler", run_schedules, None, 1))
-        if not roles:
-            raise errors.BootError(f"{self._source!r} has nothing to run", hint="add a task, a producer or a consumer")
-        return roles
+    def _open_control(self, supervisor: Supervisor) -> ControlServer | None:
+        """Without it the run goes on: not every filesystem can hold a socket."""
+        try:
+            commands = Commands(self.crew, supervisor, self._gauge.board)
+            return ControlServer(control_folder(self._premises.folder), supervisor, commands.answer)
+        except errors.StorageError as error:
+            _log.warning("this run can not be controlled: %s", error)
+            return None
 
-    def _role(
-        self,
-        name: str,
-        target: Callable[..., object],
-        what: str | Pool | None,
-        count: int,
-        *,
-        width: int = 1,
-        ends: bool = False,
-    ) -> Role:
-        slot = self._slots()
-        self._counts[name], self._widths[name] = count, width
-        args = (self._source, self.app.url, *([] if what is None else [what]), self._board_path, slot)
-        return Role(name, target, args, count, ends)
+    def _notify(self, supervisor: Supervisor) -> None:
+        totals = self._gauge.board.totals()
+        self._notifier.look(
+            ready=supervisor.settled, stopping=supervisor.stopping, reloading=supervisor.reloading,
+            status=f"{len(supervisor.pids())} processes, {totals.done} done, {totals.failed} failed",
+        )  # fmt: skip
 
-    def _slots(self) -> int:
-        return sum(count * self._widths[name] for name, count in self._counts.items())
-
-    def _children(self) -> Iterator[tuple[Key, list[board.Slot]]]:
-        """Every child with its slots of the board."""
-        slots = iter(self._gauge.board.slots())
-        for role, count in self._counts.items():
-            for index in range(count):
-                yield (role, index), list(islice(slots, self._widths[role]))
-
-    def _watched(self) -> list[Queue]:
-        """The queues, with their lanes, that this run is to empty. Lanes come into being meanwhile."""
-        if self._only_pools:
-            served = {queue for queues in self._queues_of.values() for queue in queues}
-        else:
-            served = set(self.app.queue_names())
-        return [self.app.queue(lane) for name in sorted(served) for lane in self.home.lanes_of(name)]
-
-    def _tell_unserved(self) -> None:
-        """Say which queues of tasks nobody takes from."""
-        served = {queue for queues in self._queues_of.values() for queue in queues}
-        of_tasks = {task.queue for task in self.app.tasks.values()}
-        for name in sorted(set(self.app.queue_names()) - served):
-            if name in of_tasks or self._holds_jobs(name):
-                self._event(Say("unserved", f"no pool takes from the queue {name}: its jobs wait"))
-
-    def _holds_jobs(self, name: str) -> bool:
-        """Whether jobs were sent there; the first row tells."""
-        for lane in self.home.lanes_of(name):
-            for row in self.app.queue(lane).scan("ready", "claimed", "delayed"):
-                return find_fault(row.value) is None
+    def _drained(self) -> bool:
+        if not self.crew.settled:
+            return False  # a process that can not boot must be heard of, even if there was nothing for it to do
+        if self._gauge.drained():
+            return True
+        paused = frozenset(queue for queue in self.crew.paused if self._gauge.ready.get(queue))
+        if paused and sum(self._gauge.ready[queue] for queue in paused) == self._gauge.left and paused != self._held_up:
+            self._held_up = paused
+            names = ", ".join(sorted(paused))
+            self._say("held_up", f"only paused queues have rows left: {names}; waiting until they are resumed")
         return False
 
-    def _describe(self) -> None:
-        """Write down what runs, for `status`. The run's lock is held."""
-        board.create(self._board_path, self._slots())
-        deaths.shorten(self.home.run)
-        cancelling.forget_all_but(self.home.run, self._jobs())
-        self._excused.forget_all_but(self._jobs())
-        record: dict[str, object] = {
-            "pid": os.getpid(),
-            "started": time.time(),
-            "app": self._source,
-            "roles": self._counts,
-        }
-        record["widths"] = {name: width for name, width in self._widths.items() if width > 1}
-        replace_file(os.path.join(self.home.run, "run.json"), orjson.dumps(record) + b"\n", durable=False)
+    # -- what the supervisor tells
+
+    def _tidy(self) -> None:
+        with deaths.lock(self.home.run):
+            deaths.shorten(self.home.run)
+        if self._premises.alone:  # else a job may move behind the back of the look at all of them
+            cancelling.forget_all_but(self.home.run, self._jobs())
+            self._excused.forget_all_but(self._jobs())
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""
@@ -272,23 +274,22 @@ class _Run:
                 if isinstance(row.value, dict) and "task" in row.value:
                     yield str(row.value.get("id"))
 
-    # -- what the supervisor asks and tells
+    def _say(self, action: str, text: str) -> None:
+        self._on_event(Say(action, text))
 
     def _event(self, said: Say) -> None:
         if said.key is not None and said.cause is not None and not said.cause.normal:
             self._note_death(said)
             self._wake_others(said.key[0])
-        if self._on_event is not None:
-            self._on_event(said)
+        if said.action == "reloading":
+            self._notifier.reloads()
+        self._on_event(said)
 
     def _wake_others(self, role: str) -> None:
         """Have those who take from the same queues as the dead child take over at once."""
-        for queue in self._queues_of.get(role, ()):
-            for lane in self.home.lanes_of(queue):
-                with contextlib.suppress(
-                    errors.StorageError
-                ):  # a full disk, say: they look by themselves, a little later
-                    self.app.queue(lane).wake()
+        for lane in self._lanes(self.crew.queues_of.get(role, ())):
+            with contextlib.suppress(errors.StorageError):  # a full disk, say: they look by themselves, a little later
+                lane.wake()
 
     def _note_death(self, said: Say) -> None:
         """Which job it was running: what makes a dead letter say why."""
@@ -296,80 +297,40 @@ class _Run:
         role, index = said.key
         overdue = self._overdue.pop(said.key, None)
         worker, cause = f"{role}[{index}]", overdue or str(said.cause)
-        for slot in dict(self._children())[said.key]:
+        for slot in self._slots(said.key):
             if slot.since:
-                deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
+                with deaths.lock(self.home.run):
+                    deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
 
+    def _slots(self, key: Key) -> list[Slot]:
+        """What the child shows on the board."""
+        role, index = key
+        return self._gauge.board.of(self.crew.seats[role], index)
 
-class _Gauge:
-    """How much is done and left."""
+    # -- queues
 
-    def __init__(self, page: board.Board, queues: Callable[[], list[Queue]]) -> None:
-        self.board = page
-        self._queues = queues
-        #: The last measurement: what was left when so much was done, when it was, and when the next one is due.
-        self._left = self._done = 0
-        self._measured = self._due = 0.0
-        #: What was settled when nothing was left, the last time that this was so.
-        self._calm: int | None = None
+    def _served(self) -> set[str]:
+        """The queues that somebody takes from."""
+        return {queue for queues in self.crew.queues_of.values() for queue in queues}
 
-    def progress(self, *, exact: bool = False) -> Progress:
-        """Measured if that is due; else what was left, less what was done since."""
-        if exact or time.monotonic() >= max(self._due, self._measured + _COUNT_AGAIN):
-            self._measure()
-        done, failed = self._ended()
-        return Progress(done, failed, max(0, self._left - (done - self._done)))
+    def _lanes(self, queues: Iterable[str]) -> list[Queue]:
+        return [self.app.queue(lane) for queue in queues for lane in self.home.lanes_of(queue)]
 
-    def drained(self) -> bool:
-        """Whether nothing is left, seen twice with nothing settled between.
+    def _watched(self) -> dict[str, list[Queue]]:
+        """The queues that this run is to empty, with their lanes."""
+        names = self._served() if self._options.only_pools else self.app.queue_names()
+        return {name: self._lanes([name]) for name in names}
 
-        One look is not enough: while it goes from queue to queue, a job may move behind its back, from one that it has
-        yet to look at into one that it has looked at. Whoever moves it counts it on the board first.
-        """
-        if time.monotonic() < self._due:
-            return False
-        before = self._settled()
-        self._measure()
-        if self._left or before != self._settled():
-            self._calm = None
-            return False
-        calm, self._calm = self._calm, before
-        return calm == before
+    def _tell_unserved(self) -> None:
+        """Say which queues of tasks nobody takes from."""
+        of_tasks = {task.queue for task in self.app.tasks.values()}
+        for name in sorted(set(self.app.queue_names()) - self._served()):
+            if name in of_tasks or self._holds_jobs(name):
+                self._say("unserved", f"no pool takes from the queue {name}: its jobs wait")
 
-    def _measure(self) -> None:
-        begun = time.monotonic()
-        self._done, _ = self._ended()
-        self._left = sum(map(_left, self._queues()))
-        self._measured = begun
-        self._due = begun + (time.monotonic() - begun) / _SHARE
-
-    def _ended(self) -> tuple[int, int]:
-        """Jobs and rows that ended, and how many of them badly."""
-        slots = self.board.slots()
-        failed = sum(slot.failed for slot in slots)
-        return failed + sum(slot.done for slot in slots), failed
-
-    def _settled(self) -> int:
-        return sum(slot.settled for slot in self.board.slots())
-
-
-@contextlib.contextmanager
-def run_lock(folder: str, url: str) -> Iterator[None]:
-    """Hold the lock that one supervisor per app holds while it runs. BootError if another does."""
-    lock = filelock.FileLock(os.path.join(folder, "run.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise errors.BootError(
-            f"another supervisor is running the app of {url!r}",
-            hint=f"`pistributer status {url}` shows it; stop it first, or give it more --processes",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _left(queue: Queue) -> int:
-    stats = queue.stats()
-    return stats.ready + stats.claimed + stats.delayed
+    def _holds_jobs(self, name: str) -> bool:
+        """Whether jobs were sent there; the first row tells."""
+        for lane in self._lanes([name]):
+            for row in lane.scan("ready", "claimed", "delayed"):
+                return find_fault(row.value) is None
+        return False

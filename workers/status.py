@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
-
-import orjson
 
 from pistributer import errors
 from pistributer.queues.contract import Stats
 from pistributer.queues.opening import open_queue
-from pistributer.storage.locks import is_held
 
+from . import run_state, runs
 from .board import Board, Slot
 from .home import Home, split_lane
 from .whole_queue import add_up
@@ -28,6 +24,8 @@ class QueueStatus:
     stats: Stats
     #: Those by themselves, for each level that was ever used.
     priorities: dict[int, Stats]
+    #: Whether operators had its workers leave it alone.
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +58,46 @@ class WorkerStatus:
     since: float | None
     #: All that it runs now, the longest first.
     running: list[RunningJob]
+    #: The process id of its supervisor.
+    supervisor: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStatus:
+    """One of those that run the app."""
+
+    pid: int
+    #: When it started, seconds since the epoch.
+    started: float
+    #: Where its app was loaded from.
+    app: str
 
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
     url: str
-    #: Whether a supervisor holds the app's lock; its process id, start and source if so.
-    running: bool
-    pid: int | None
-    started: float | None
-    app: str | None
+    #: Those that run it, the oldest first.
+    supervisors: list[SupervisorStatus]
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
+
+    @property
+    def running(self) -> bool:
+        """Whether a supervisor runs it."""
+        return bool(self.supervisors)
+
+    @property
+    def pid(self) -> int | None:
+        """The oldest supervisor's process id; None if there is none. Likewise what follows."""
+        return self.supervisors[0].pid if self.supervisors else None
+
+    @property
+    def started(self) -> float | None:
+        return self.supervisors[0].started if self.supervisors else None
+
+    @property
+    def app(self) -> str | None:
+        return self.supervisors[0].app if self.supervisors else None
 
     @property
     def dead(self) -> int:
@@ -85,19 +111,19 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
     if not home.exists():
         hint = "an app's folder is made when it first sends or runs"
         raise errors.FolderMissing(f"there is no app at {home.url!r}", hint=hint, path=home.folder)
-    queues = [_queue_status(home, name) for name in home.queue_names()]
-    run = _read_run(home.run) if is_held(os.path.join(home.run, "run.lock")) else None
-    if run is None:
-        return AppStatus(home.url, False, None, None, None, queues, [])
-    workers = _workers(home.run, run["roles"], run.get("widths", {}))
-    return AppStatus(home.url, True, run["pid"], run["started"], run["app"], queues, workers)
+    paused = run_state.read_wishes(home.run).paused
+    queues = [_queue_status(home, name, name in paused) for name in home.queue_names()]
+    running = runs.running(home.run)
+    supervisors = [SupervisorStatus(record.pid, record.started, record.app) for _, record in running]
+    workers = [worker for folder, record in running for worker in _workers(folder, record)]
+    return AppStatus(home.url, supervisors, queues, workers)
 
 
-def _queue_status(home: Home, name: str) -> QueueStatus:
+def _queue_status(home: Home, name: str, paused: bool) -> QueueStatus:
     lanes = home.lanes_of(name)
     stats = [_stats(home.queue_url(lane)) for lane in lanes]
     priorities = {split_lane(lane)[1]: found for lane, found in zip(lanes[:-1], stats[:-1], strict=True)}
-    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities)
+    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities, paused)
 
 
 def _stats(url: str) -> Stats:
@@ -105,27 +131,24 @@ def _stats(url: str) -> Stats:
         return queue.stats()
 
 
-def _read_run(folder: str) -> dict[str, Any] | None:
+def _workers(folder: str, record: runs.Record) -> list[WorkerStatus]:
     try:
-        with open(os.path.join(folder, "run.json"), "rb") as file:
-            found: dict[str, Any] = orjson.loads(file.read())
-    except FileNotFoundError:
-        return None  # the supervisor has just taken the lock
-    return found
-
-
-def _workers(folder: str, roles: dict[str, int], widths: dict[str, int]) -> list[WorkerStatus]:
-    page = Board(os.path.join(folder, "board"))
+        page = Board(runs.board_path(folder))
+    except errors.FolderMissing:
+        return []  # it has just ended
     try:
-        slots = iter(page.slots())
+        found = [
+            (_worker(role, index, page.of(seats, index), record.pid), index < seats.size)
+            for role, seats in record.seats.items()
+            for index in range(seats.taken)
+        ]
     finally:
         page.close()
-    children = [(role, index) for role, count in roles.items() for index in range(count)]
-    own = [(role, index, list(islice(slots, widths.get(role, 1)))) for role, index in children]
-    return [_worker(role, index, found) for role, index, found in own if found]
+    # Those that are more than are wanted are shown until they have finished what they run.
+    return [worker for worker, wanted in found if worker.alive or wanted]
 
 
-def _worker(role: str, index: int, slots: list[Slot]) -> WorkerStatus:
+def _worker(role: str, index: int, slots: list[Slot], supervisor: int) -> WorkerStatus:
     # The first says what the process has done; each says what it runs, at a time.
     slot = slots[0]
     running = [RunningJob(one.job, one.task, one.since) for one in slots if one.since and one.pid == slot.pid]
@@ -133,7 +156,7 @@ def _worker(role: str, index: int, slots: list[Slot]) -> WorkerStatus:
     job, task, since = (running[0].job, running[0].task, running[0].since) if running else (None, None, None)
     return WorkerStatus(
         role, index, slot.pid, _is_alive(slot.pid), slot.started, slot.done, slot.failed, slot.retried, slot.put,
-        job, task, since, running,
+        job, task, since, running, supervisor,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ and the loop reads it there.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import multiprocessing
 import os
@@ -19,15 +20,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Literal
 
-from . import decisions
+from . import decisions, preloading
 from .child import child_main
+from .decisions import State
 from .processes import (
     STOPS,
+    HasFileno,
     Rim,
     Running,
     allow_descriptors,
@@ -45,6 +48,7 @@ _log = logging.getLogger("pistributer.supervisor")
 
 #: What the fork server imports once, so that its children need not.
 _PRELOAD = ("pistributer.workers.child",)
+_PRELOADING = "pistributer.workers.preloading"
 
 _children_of_multiprocessing: set[BaseProcess] = getattr(multiprocessing.process, "_children", set())
 
@@ -72,7 +76,8 @@ class Supervisor:
 
     start_method  "forkserver" (the default), "spawn" or "fork". Under the first two the roles' targets and arguments
                   travel by pickle, so targets are module-level functions.
-    preload       names of modules that the fork server imports once for all children
+    preload       names of modules that are imported once for all children, which then share that memory; BootError at
+                  the start if there is none of that name. Not under "spawn", where nothing is shared
     grace         seconds that children may take to finish after the first stop request; None: no limit
     policy        the other numbers: pauses, tries
     seed          for the jitter of restarts
@@ -103,9 +108,10 @@ class Supervisor:
         )
         self._context = multiprocessing.get_context(start_method)
         targets = {role.target.__module__ for role in self._roles.values()} - {"__main__"}
-        self._preload = [*_PRELOAD, *sorted(targets), *preload]
+        self._targets = sorted(targets)
+        self._preload = list(preload)
         self._need_main = {role.name for role in self._roles.values() if needs_main(role)}
-        self._on_event = on_event or _log_event
+        self._on_event = on_event or log_event
         self._drained = drained
         self._running: dict[Key, Running] = {}
         self._instructions: deque[decisions.Instruction] = deque()
@@ -126,7 +132,7 @@ class Supervisor:
         """Start all children. Raises TooManyOpenFiles if there can not be so many."""
         if self._rim is not None:
             raise RuntimeError("this supervisor was started before")
-        allow_descriptors(sum(role.count for role in self._roles.values()))
+        allow_descriptors(len(self._decisions.children()))
         self._prepare_start_method()
         self._rim = Rim(self._context)
         self._feed(decisions.Begin(time.monotonic()))
@@ -141,6 +147,8 @@ class Supervisor:
                     self._signals(seen)
                 case "report":
                     self._reports()
+                case call if callable(call):
+                    call()
                 case key:
                     self._exited(key)
         self._feed(decisions.Tick(time.monotonic()))
@@ -154,17 +162,64 @@ class Supervisor:
         """Kill a child whose work has reached its hard time limit; `text` says so. It is started again like any other."""
         self._feed(decisions.Overdue(key, text, time.monotonic()))
 
+    def reload(self) -> None:
+        """As HUP does: every worker finishes what it runs, and a new process takes its place."""
+        self._feed(decisions.ReloadRequested(time.monotonic()))
+
+    def restart(self, role: str) -> None:
+        """The same for the children of one role. KeyError if there is no such role."""
+        self._feed(decisions.Restart(self._roles[role].name, time.monotonic()))
+
+    def scale(self, role: str, count: int) -> None:
+        """Have `count` children of `role` from now on, at least 1. Those that are too many finish what they run and leave.
+
+        KeyError if there is no such role, TooManyOpenFiles if there can not be so many.
+        """
+        if count < 1:
+            raise ValueError(f"a role has at least one process, not {count}")
+        allow_descriptors(len(self._decisions.children()) + max(0, count - self.size(role)))
+        self._feed(decisions.Scale(role, count, time.monotonic()))
+
+    def size(self, role: str) -> int:
+        """How many children the role has, or is about to have."""
+        return self._decisions.size(role)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Let children finish, or kill them `now`. From the thread that takes the steps; twice is as once."""
+        for wanted in (not self.stopping, now):
+            if wanted:
+                self._feed(decisions.StopRequested("stop", time.monotonic()))
+
+    @property
+    def settled(self) -> bool:
+        """Whether every child is set up, or done."""
+        return all(state in (State.RUNNING, State.DONE) for state in self.states().values())
+
+    @property
+    def reloading(self) -> bool:
+        """Whether some child is about to be replaced."""
+        return not self.stopping and State.STOPPING in self.states().values()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is on its way to its end."""
+        return self._decisions.stopping
+
+    def attach(self, thing: HasFileno, call: Callable[[], object], *, write: bool = False) -> None:
+        """Have `step` call `call()` whenever `thing` is readable (`write`: writable). May be called again to change it."""
+        self._require_rim().attach(thing, call, write=write)
+
+    def detach(self, thing: HasFileno) -> None:
+        """No longer. What is not attached is passed over."""
+        self._require_rim().detach(thing)
+
     def pids(self) -> dict[Key, int]:
         """The process id of each living child, by `(role name, index)`."""
         return {key: running.pid for key, running in self._running.items()}
 
     def states(self) -> dict[Key, decisions.State]:
         """The state of every child."""
-        return {
-            (role.name, index): self._decisions.state((role.name, index))
-            for role in self._roles.values()
-            for index in range(role.count)
-        }
+        return {key: self._decisions.state(key) for key in self._decisions.children()}
 
     def outcome(self) -> Outcome:
         """How the run ended. RuntimeError before it has."""
@@ -178,7 +233,7 @@ class Supervisor:
         if self._rim is None:
             return
         # Perhaps it is because the caller's listener raised that we are here.
-        self._on_event = _log_event
+        self._on_event = log_event
         try:
             for _ in range(2):
                 self._feed(decisions.StopRequested("closing", time.monotonic()))
@@ -289,10 +344,26 @@ class Supervisor:
     # -- set-up
 
     def _prepare_start_method(self) -> None:
-        if self._context.get_start_method() == "forkserver":
-            self._context.set_forkserver_preload(self._preload)
         # Started here, because starting it unblocks the signals that `signals_held_back` blocks around a start.
         resource_tracker.ensure_running()
+        method = self._context.get_start_method()
+        if method == "forkserver":
+            self._context.set_forkserver_preload([*_PRELOAD, *self._targets, *([_PRELOADING] if self._preload else [])])
+        if self._preload:
+            self._prepare_preload(method)
+
+    def _prepare_preload(self, method: str) -> None:
+        wanted = preloading.describe(self._preload)
+        if method == "fork":
+            for name in self._preload:
+                importlib.import_module(name)
+        elif method == "forkserver":
+            os.environ[preloading.VARIABLE] = wanted
+            try:
+                with signals_held_back():  # its children inherit that
+                    forkserver.ensure_running()
+            finally:
+                del os.environ[preloading.VARIABLE]
 
     def _require_rim(self) -> Rim:
         if self._rim is None:
@@ -300,5 +371,5 @@ class Supervisor:
         return self._rim
 
 
-def _log_event(said: decisions.Say) -> None:
+def log_event(said: decisions.Say) -> None:
     _log.info(said.text, extra={"action": said.action, "child": said.key})

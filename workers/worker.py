@@ -25,6 +25,7 @@ from .lanes import Lanes
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
+from .paused import PausePage, beside
 from .pools import Pool
 from .result_dict import DictResults
 from .results import ResultLog
@@ -230,15 +231,15 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
         hook.on_start(child.role)
     loop: TaskLoop
     caller: Caller | SharedLoop
+    lanes, first = Lanes(app, pool, PausePage(beside(board)), child), slot + child.index * pool.width
     if pool.width == 1:
-        caller, desk = Caller(), Desk(board, slot + child.index)
-        loop = TaskLoop(child, app, Lanes(app, pool), desk, caller, log)
+        caller, desk = Caller(), Desk(board, first)
+        loop = TaskLoop(child, app, lanes, desk, caller, log)
     else:
         from .concurrency import ConcurrentLoop  # here, because it needs this module
 
-        caller, first = SharedLoop(), slot + child.index * pool.width
-        desks = [Desk(board, first + number) for number in range(pool.width)]
-        loop = ConcurrentLoop(child, app, pool, desks, caller, log)
+        caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
+        loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
     child.ready()
     try:
         loop.run()
