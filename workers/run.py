@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,10 @@ from .scheduler import run_schedules
 from .supervisor import Outcome, StartMethod, Supervisor
 from .worker import work
 
+_log = logging.getLogger("pistributer.supervisor")
+
+#: Seconds between two looks for tickets that somebody has died over.
+_SWEEP = 1.0
 #: Seconds between two calls of `on_progress`, and between two looks at time limits and at jobs that were called off.
 _PROGRESS = 0.2
 #: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
@@ -134,7 +139,7 @@ class _Run:
     ) -> Outcome:
         with run_lock(self.home.run, self.app.url):
             self._describe()
-            self._gauge = _Gauge(board.Board(self._board_path), self._watched)
+            self._gauge = _Gauge(board.Board(self._board_path), self._watched, self._held)
             self._tell_unserved()
             supervisor = Supervisor(
                 self.roles, start_method=start_method, grace=grace, on_event=self._event,
@@ -154,17 +159,27 @@ class _Run:
 
     def _loop(self, supervisor: Supervisor, on_progress: Callable[[Progress], object] | None) -> None:
         limited = any(task.hard_time_limit for task in self.app.tasks.values())
-        shown = 0.0
+        shown = sweep_at = 0.0
         while supervisor.step(_PROGRESS):
             if limited:
                 self._end_overdue(supervisor)
             if cancelled := self._called_off.read():
                 self._interrupt(supervisor, cancelled)
+            if time.monotonic() >= sweep_at:
+                sweep_at = time.monotonic() + _SWEEP
+                self._sweep()
             if on_progress and time.monotonic() - shown >= _PROGRESS:
                 shown = time.monotonic()
                 on_progress(self._gauge.progress())
         if on_progress:
             on_progress(self._gauge.progress(exact=True))
+
+    def _sweep(self) -> None:
+        """Put what was admitted by those who died since; see gate_tickets.py."""
+        try:
+            self.app.gate.sweep()
+        except errors.PistributerError as error:  # a full disk, say: the next sweep tries again
+            _log.warning("jobs that wait could not be sent on: %s", error)
 
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
@@ -229,11 +244,16 @@ class _Run:
 
     def _watched(self) -> list[Queue]:
         """The queues, with their lanes, that this run is to empty. Lanes come into being meanwhile."""
+        return [self.app.queue(lane) for name in self._to_empty() for lane in self.home.lanes_of(name)]
+
+    def _held(self) -> int:
+        """The jobs that are in none of these queues yet."""
+        return sum(self.app.gate.held(name) for name in self._to_empty())
+
+    def _to_empty(self) -> list[str]:
         if self._only_pools:
-            served = {queue for queues in self._queues_of.values() for queue in queues}
-        else:
-            served = set(self.app.queue_names())
-        return [self.app.queue(lane) for name in sorted(served) for lane in self.home.lanes_of(name)]
+            return sorted({queue for queues in self._queues_of.values() for queue in queues})
+        return self.app.queue_names()
 
     def _tell_unserved(self) -> None:
         """Say which queues of tasks nobody takes from."""
@@ -267,6 +287,7 @@ class _Run:
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""
+        yield from self.app.gate.parked()
         for name in self.app.lane_names():
             for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
                 if isinstance(row.value, dict) and "task" in row.value:
@@ -304,9 +325,10 @@ class _Run:
 class _Gauge:
     """How much is done and left."""
 
-    def __init__(self, page: board.Board, queues: Callable[[], list[Queue]]) -> None:
+    def __init__(self, page: board.Board, queues: Callable[[], list[Queue]], held: Callable[[], int]) -> None:
         self.board = page
         self._queues = queues
+        self._held = held
         #: The last measurement: what was left when so much was done, when it was, and when the next one is due.
         self._left = self._done = 0
         self._measured = self._due = 0.0
@@ -339,7 +361,8 @@ class _Gauge:
     def _measure(self) -> None:
         begun = time.monotonic()
         self._done, _ = self._ended()
-        self._left = sum(map(_left, self._queues()))
+        # First what is in no queue yet: by the time that the queues are counted, it may be in one.
+        self._left = self._held() + sum(map(_left, self._queues()))
         self._measured = begun
         self._due = begun + (time.monotonic() - begun) / _SHARE
 

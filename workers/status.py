@@ -15,6 +15,7 @@ from pistributer.queues.opening import open_queue
 from pistributer.storage.locks import is_held
 
 from .board import Board, Slot
+from .gate_tickets import Tickets, count_held
 from .home import Home, split_lane
 from .whole_queue import add_up
 
@@ -28,6 +29,8 @@ class QueueStatus:
     stats: Stats
     #: Those by themselves, for each level that was ever used.
     priorities: dict[int, Stats]
+    #: Jobs that were sent to it and are not in it yet: most of them wait for others of their key.
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
     if not home.exists():
         hint = "an app's folder is made when it first sends or runs"
         raise errors.FolderMissing(f"there is no app at {home.url!r}", hint=hint, path=home.folder)
-    queues = [_queue_status(home, name) for name in home.queue_names()]
+    held = _held(home)
+    queues = [_queue_status(home, name, held.get(name, 0)) for name in home.queue_names()]
     run = _read_run(home.run) if is_held(os.path.join(home.run, "run.lock")) else None
     if run is None:
         return AppStatus(home.url, False, None, None, None, queues, [])
@@ -93,11 +97,19 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
     return AppStatus(home.url, True, run["pid"], run["started"], run["app"], queues, workers)
 
 
-def _queue_status(home: Home, name: str) -> QueueStatus:
+def _held(home: Home) -> dict[str, int]:
+    tickets = Tickets(home.folder)
+    try:
+        return count_held(tickets) if tickets.exists() else {}
+    finally:
+        tickets.close()
+
+
+def _queue_status(home: Home, name: str, held: int) -> QueueStatus:
     lanes = home.lanes_of(name)
     stats = [_stats(home.queue_url(lane)) for lane in lanes]
     priorities = {split_lane(lane)[1]: found for lane, found in zip(lanes[:-1], stats[:-1], strict=True)}
-    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities)
+    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities, held)
 
 
 def _stats(url: str) -> Stats:
