@@ -111,7 +111,7 @@ class Report:
         killed = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kills.items(), key=lambda it: -it[1]))
         return [
             f"{storm.driver}: {storm.producers} producers and {storm.workers} workers for {self.storm_seconds:.0f} s, "
-            f"one process killed every {storm.every * 1000:.0f} ms",
+            f"a process killed every {storm.every * 1000:.0f} ms, unless all are starting",
             f"killed     {sum(self.kills.values())}: {killed or 'nobody'}",
             f"rows       {verdict.put:,} put, {verdict.lost:,} lost, {verdict.doubled:,} doubled, "
             f"{verdict.repeated:,} done again because a killed worker held them",
