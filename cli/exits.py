@@ -22,13 +22,14 @@ UNAVAILABLE: Final = 69
 LOCKED: Final = 75
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
+QUIT: Final = 131
 PIPE_CLOSED: Final = 141
 TERMINATED: Final = 143
 
 #: For the end of every help page. Numbers from 64 on are those of sysexits.h and of the shell.
 TABLE: Final = (
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 items failed, 4 integrity, 69 storage unavailable, 75 locked by another, "
-    "78 app can not boot, 130 Ctrl-C, 143 TERM."
+    "78 app can not boot, 130 Ctrl-C, 131 QUIT, 143 TERM."
 )
 
 _DEBUG: Final = "PISTRIBUTER_DEBUG"

@@ -54,6 +54,7 @@ class LazyGroup(Group):
     """Knows the names and one-line helps of its commands, and imports a command when it is used."""
 
     commands_at: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "chaos": ("chaos_command", "Kill the processes of an app at random, and account for every row."),
         "dead": ("dead_commands", "Look at what was given up, try it again, or drop it."),
         "dict": ("dict_commands", "Look into persistent dictionaries and change them."),
         "pause": ("control_commands", "Have nobody take from a queue, until `resume`."),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: What goes as planned needs no line.
 _QUIET: Final = frozenset({"done", "drained"})
 #: A run that `pistributer stop` has stopped did as it was told.
-_BY: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED, "stop": exits.OK}
+_BY: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED, "SIGQUIT": exits.QUIT, "stop": exits.OK}
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -75,9 +75,10 @@ def run(
     """Run an app: its producers, the workers of its tasks, its consumers.
 
     FILE_OR_MODULE is app.py, package.module, or either with :NAME if it holds several apps. Ctrl-C or TERM lets what
-    runs finish and leaves the rest in the queues; a second one stops at once, and what was running goes back. HUP
-    starts every worker afresh. `pistributer pause`, `scale`, `restart` and `stop` control it from elsewhere; a second run
-    of the same app shares its queues.
+    runs finish and leaves the rest in the queues; a second one, or QUIT (Ctrl-\\), stops at once, and what was running
+    goes back. HUP starts every worker afresh. A worker that is sent QUIT shows where it is.
+    `pistributer pause`, `scale`, `restart` and `stop` control it from elsewhere; a second run of the same app shares its
+    queues.
 
     \b
     Examples:
