@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -128,7 +127,7 @@ class Task(Generic[P, T]):
         Raises ValueError for options that make no sense.
         """
         options = {} if retries is None else {"retries": at_least(0, "retries", retries)}
-        return Sender(self, _delay(delay, at), options, self._other_lane(queue, priority))
+        return Sender(self, _delay(delay, at, self._app.now), options, self._other_lane(queue, priority))
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
         if queue is not None:
@@ -212,7 +211,7 @@ class Sender(Generic[P, T]):
         return self._task._send(args, kwargs, self._delay, self._options, self._lane)
 
 
-def _delay(delay: float | timedelta, at: datetime | None) -> float:
+def _delay(delay: float | timedelta, at: datetime | None, now: Callable[[], float]) -> float:
     """Seconds from now."""
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if at is None:
@@ -221,7 +220,7 @@ def _delay(delay: float | timedelta, at: datetime | None) -> float:
         raise ValueError("delay and at exclude each other")
     if at.tzinfo is None:
         raise ValueError(f"at={at.isoformat()!r} has no time zone; say datetime(…, tzinfo=UTC) or ….astimezone()")
-    return max(0.0, at.timestamp() - time.time())
+    return max(0.0, at.timestamp() - now())
 
 
 def _plain_arity(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -96,7 +96,6 @@ class TaskLoop(Loop):
         self._cancelled: frozenset[str] = frozenset()
         #: The job whose task runs at this moment.
         self._current: str | None = None
-        signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
         limits = self.time_limits()
         self._tasks = {name: _prepare(app, task, caller, log, limits) for name, task in app.tasks.items()}
@@ -111,7 +110,7 @@ class TaskLoop(Loop):
     def before_settle(self) -> None:
         self._log.flush()
 
-    def _interrupt(self, number: int, frame: object) -> None:
+    def interrupt(self, number: int, frame: object) -> None:
         """A job was called off while it ran; by now, perhaps another one runs."""
         if self._current is not None and self._current in self._called_off.read() and isinstance(self._caller, Caller):
             self._current = None
@@ -240,6 +239,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
 
         caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
         loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
+    signal.signal(INTERRUPT, loop.interrupt)
     child.ready()
     try:
         loop.run()
