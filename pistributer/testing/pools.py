@@ -83,9 +83,6 @@ class Pool:
         return not any(it.ready or it.claimed or it.delayed for it in counts)
 
     def _is_up(self) -> bool:
-        # Whoever looks at the supervisor's lock holds it for a moment, in which it could not be taken.
-        if not os.path.exists(os.path.join(self.app.home.run, "run.json")):
-            return False
         status = self.status()
         return status.running and bool(status.workers) and all(worker.alive for worker in status.workers)
 
