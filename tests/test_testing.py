@@ -362,3 +362,23 @@ def test_a_full_queue_is_refused_at_once_because_nobody_makes_room(tmp_path: Pat
 def test_time_does_not_go_back(box: Stage) -> None:
     with pytest.raises(ValueError, match="go back"):
         box.clock.advance(-1)
+
+
+def test_priorities_and_other_queues_are_minded(app: App, box: Stage) -> None:
+    seen: list[str] = []
+    note = app.task(name="note")(seen.append)
+    app.task(name="other", queue="other")(lambda: None)
+    note.send("a")
+    note.options(priority=7).send("b")
+    note.options(queue="other").send("c")
+    assert [(it.queue, it.priority) for it in box.sent] == [("default", 0), ("default", 7), ("other", 0)]
+    assert len(box.waiting()) == 3
+    box.run_due()
+    assert seen == ["b", "a", "c"]
+
+
+def test_a_batch_that_waits_for_company_does_not_wait_here(app: App, run: Stage) -> None:
+    seen: list[Any] = []
+    app.consumer("rows", batch=10, max_wait=60.0)(seen.append)
+    app.queue("rows").put_many([1, 2])
+    assert seen == [[1, 2]]
