@@ -183,11 +183,13 @@ class _Top:
         from ..workers import control
 
         name = process.role.removeprefix("worker ")
-        queue = next((queue for queue in picture.status.queues if queue.name == name), None)
-        if queue is None:
+        if name not in (queue.name for queue in picture.status.queues):
             return f"`pistributer pause {self._app} QUEUE` pauses what {process.role} takes from"
-        done = control.resume(self._app, name) if queue.paused else control.pause(self._app, name)
-        return f"{done.queue} {'goes on' if queue.paused else 'is paused'}"
+        if name in control.paused(self._app):  # the picture may be older
+            control.resume(self._app, name)
+            return f"{name} goes on"
+        control.pause(self._app, name)
+        return f"{name} is paused"
 
     def _scale(self, process: ProcessStatus, sign: str) -> str:
         from ..workers import control

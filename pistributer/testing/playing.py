@@ -34,6 +34,7 @@ class Player(Child):
         # Not super().__init__: there is no supervisor, so there are no pipes to it and no signals from it.
         self.role = role
         self.index = 0
+        self.jobs_left = None
         self.leaves = False
 
     def ready(self) -> None:
