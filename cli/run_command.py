@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from . import exits, terminal
+from . import exits, settings, terminal
 
 if TYPE_CHECKING:
     from ..workers.decisions import Say
@@ -67,6 +67,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 )
 @click.option("--preload", multiple=True, metavar="MODULE", help="Import this once for all workers; may be repeated.")
 @click.option("--reload", is_flag=True, help="For development: new workers when the code changes.")
+@click.option("--config", metavar="FILE", is_eager=True, expose_value=False, callback=settings.take,
+              help="Take defaults from FILE, not from pistributer.toml.")  # fmt: skip
 def run(
     app: str, processes: int | tuple[int, int] | None, threads: int | None, concurrency: int | None,
     queues: str | None, pools: tuple[str, ...], until_empty: bool, grace: float, recycle_jobs: int | None,
