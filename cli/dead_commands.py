@@ -10,7 +10,7 @@ import click
 
 from . import exits, terminal
 from .root import Group
-from .targets import EXPLAINED, find_queues, open_existing, target_argument
+from .targets import EXPLAINED, find_deaths, find_queues, open_existing, target_argument
 
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue
@@ -162,6 +162,7 @@ def _find(target: str, queue: str | None, wanted: Wanted) -> list[tuple[str, lis
     """For each queue of `target` its URL and the dead letters in it that are wanted."""
     from ..workers.dead import find_dead
 
+    deaths = find_deaths(target)
     queues = find_queues(target)
     if queue is not None and queue not in dict(queues):
         exits.fail(f"{target!r} has no queue {queue!r}", hint=f"it has: {', '.join(dict(queues))}", code=exits.USAGE)
@@ -169,7 +170,7 @@ def _find(target: str, queue: str | None, wanted: Wanted) -> list[tuple[str, lis
     for name, url in queues:
         if queue in (None, name):
             with open_existing(url) as opened:
-                found.append((url, list(find_dead(opened, name, wanted))))
+                found.append((url, list(find_dead(opened, name, wanted, deaths))))
     return found
 
 

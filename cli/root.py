@@ -60,6 +60,7 @@ class LazyGroup(Group):
         "pause": ("control_commands", "Have nobody take from a queue, until `resume`."),
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "records": ("records_commands", "Look into record files, check, repair and convert them."),
+        "rerun": ("rerun_command", "Run one job here and now, with its recorded arguments."),
         "restart": ("control_commands", "Have a running app's processes replaced by fresh ones."),
         "resume": ("control_commands", "Have a paused queue worked on again."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
@@ -68,6 +69,8 @@ class LazyGroup(Group):
         "status": ("status_command", "Show the queues and workers of an app."),
         "stop": ("control_commands", "Stop a running app: finish what runs, keep the rest."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
+        "tail": ("tail_command", "Follow what ends, and what fails on the way."),
+        "why": ("why_command", "Tell the life of one job: its attempts, errors and causes of death."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pistributer.queues.contract import Queue, Row
+
+from .history import Death, row_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class DeadLetter:
     #: When it was given up, seconds since the epoch, where the driver knows.
     at: float | None
     value: Any
+    #: How a worker died that ran it, the last time that one did.
+    death: Death | None = None
 
     @property
     def reason(self) -> str:
@@ -51,16 +55,23 @@ class Wanted:
         )
 
 
-def find_dead(queue: Queue, name: str, wanted: Wanted) -> Iterator[DeadLetter]:
-    """The dead letters of `queue`, which the app calls `name`, that are wanted, oldest first."""
+def find_dead(
+    queue: Queue, name: str, wanted: Wanted, deaths: Mapping[str, Death] | None = None
+) -> Iterator[DeadLetter]:
+    """The dead letters of `queue`, which the app calls `name`, that are wanted, oldest first.
+
+    deaths  those that the app's history knows of (`history.last_deaths`)
+    """
     for row in queue.scan("dead"):
-        letter = _letter(name, row)
+        letter = _letter(name, row, deaths or {})
         if letter in wanted:
             yield letter
 
 
-def _letter(name: str, row: Row) -> DeadLetter:
+def _letter(name: str, row: Row, deaths: Mapping[str, Death]) -> DeadLetter:
     message = row.value if isinstance(row.value, dict) and isinstance(row.value.get("task"), str) else {}
+    job = message.get("id")
     return DeadLetter(
-        name, row.id, message.get("id"), message.get("task"), row.attempt, row.error or "", row.at, row.value
-    )
+        name, row.id, job, message.get("task"), row.attempt, row.error or "", row.at, row.value,
+        deaths.get(job or row_id(name, row.id)),
+    )  # fmt: skip
