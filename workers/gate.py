@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from .app import App
+    from .result_dict import DictResults
+    from .results import ResultLog
 
 Unique = Literal["skip", "replace", "join"]
 
@@ -34,6 +36,11 @@ Unique = Literal["skip", "replace", "join"]
 _BATCH = 500
 #: Sweeps between two looks for tickets whose row is gone.
 _LOOK_FOR_LOST = 3
+#: … and between two times that old stubs are deleted.
+_FORGET_OLD = 3600
+
+#: The `kind` of JobFailed for a job that never began because one that it follows from failed.
+MEMBER_FAILED = "MemberFailed"
 
 _log = logging.getLogger("pistributer.gate")
 
@@ -57,6 +64,13 @@ class Answer:
     job: str
     queue: str
     skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    parcel: Parcel
+    state: int
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +114,10 @@ class Gate:
         while batch := list(itertools.islice(jobs, _BATCH)):
             now = time.time()
             due = now + delay if delay else 0.0
-            out: list[Parcel] = []
+            admitted: list[_Admitted] = []
             with self.tickets.database.transaction() as connection:
-                answers = [self._admit(connection, queue, message, due, wish, now, out) for message, wish in batch]
-            self._put_or_take_back(out, timeout)
+                answers = [self._admit(connection, queue, message, due, wish, now, admitted) for message, wish in batch]
+            self._put_or_take_back(admitted, timeout)
             yield from answers
 
     def send_calls(self, calls: Sequence[Call[Any]]) -> None:
@@ -133,22 +147,22 @@ class Gate:
         """Admit all calls in one transaction, with the callback that the last of them to end will send."""
         self._app.home.create()
         chord, now = new_id(), time.time()
-        out: list[Parcel] = []
+        admitted: list[_Admitted] = []
         row = (chord, len(calls), callback.message["id"], callback.queue, encode_json(callback.message).decode())
         with self.tickets.database.transaction() as connection:
             connection.execute("INSERT INTO chords VALUES (?, ?, ?, ?, ?, NULL)", row)
             for place, call in enumerate(calls):
                 message = _as_member(call.message, [chord, place])
-                self._admit(connection, call.queue, message, 0.0, self.wish_of(message), now, out)
+                self._admit(connection, call.queue, message, 0.0, self.wish_of(message), now, admitted)
         try:
-            self._put_or_take_back(out)
+            self._put_or_take_back(admitted)
         except BaseException:
             self.tickets.database.write("DELETE FROM chords WHERE id = ?", (chord,))
             raise
 
     def _admit(
         self, connection: sqlite3.Connection, queue: str, message: dict[str, Any], due: float, wish: Wish, now: float,
-        out: list[Parcel],
+        admitted: list[_Admitted],
     ) -> Answer:  # fmt: skip
         job, task, id = message["id"], message["task"], wish.idempotency_id
         answer = self._known(connection, task, id, now) or self._pending(connection, wish, job)
@@ -158,7 +172,7 @@ class Gate:
             parcel = Parcel(job, queue, int(has_room), due, message)
             state = store.OUT if has_room else store.PARKED
             store.add(connection, parcel, state, now, key=wish.key, key_limit=wish.key_limit, equal=wish.equal)
-            out.extend([parcel] if has_room else [])
+            admitted.append(_Admitted(parcel, state, wish.key))
         if id is not None and not answer.skipped:
             connection.execute(
                 "INSERT OR IGNORE INTO ids VALUES (?, ?, ?, ?, ?)", (task, id, answer.job, answer.queue, now)
@@ -190,19 +204,16 @@ class Gate:
             return None
         return Answer(other, queue, skipped=wish.unique == "skip")
 
-    def _put_or_take_back(self, parcels: list[Parcel], timeout: float | None = None) -> None:
-        left = list(parcels)
+    def _put_or_take_back(self, admitted: list[_Admitted], timeout: float | None = None) -> None:
+        left = {one.parcel.job: one for one in admitted}
         try:
-            self.put(parcels, timeout=timeout, done=left.remove)
+            out = [one.parcel for one in admitted if one.state == store.OUT]
+            self.put(out, timeout=timeout, done=lambda parcel: left.pop(parcel.job))
         except BaseException:
             # Killed before this is committed, or if this fails too: the sweep sends them.
             with self.tickets.database.transaction() as connection:
-                for parcel in left:
-                    connection.execute(
-                        f"DELETE FROM tickets WHERE job = ? AND copy = ? AND state = {store.OUT}",
-                        (parcel.job, parcel.copy),
-                    )
-                    connection.execute("DELETE FROM ids WHERE job = ?", (parcel.job,))
+                for one in reversed(left.values()):  # else the first would let the second go on
+                    store.take_back(connection, one.parcel, one.state, one.key)
             raise
 
     # -- putting what was admitted
@@ -260,6 +271,8 @@ class Gate:
         self._sweeps += 1
         if self._sweeps % _LOOK_FOR_LOST == 1:
             self._find_lost()
+        if self._sweeps % _FORGET_OLD == 1:
+            store.forget_old(self.tickets)
         found = set(
             self.tickets.database.read(
                 f"SELECT n, copy FROM tickets WHERE state = {store.OUT} ORDER BY n LIMIT {_BATCH}"
@@ -284,24 +297,45 @@ class Gate:
 
     def refuse(self, parcel: Parcel, error: errors.RowError) -> None:
         """A message that grew on its way (results of others are in it) and does not fit into its queue: it has failed."""
+        text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
+        _log.error("%s", text)
         log = self._app.open_result_log()
         try:
-            text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
             log.add_failure(parcel.job, type(error).__name__, text, "", 0)
+            self.fail_followers(log, parcel.message, error)
         finally:
             log.close()
         with self.tickets.database.transaction() as connection:
             [(key,)] = connection.execute("SELECT key FROM tickets WHERE job = ?", (parcel.job,)).fetchall()
             connection.execute("DELETE FROM tickets WHERE job = ?", (parcel.job,))
             store.release(connection, key)  # put by the next sweep
-        _log.error("%s", text)
+
+    # -- failing
+
+    def fail_followers(self, log: ResultLog | DictResults, message: dict[str, Any], error: BaseException) -> None:
+        """A job failed for good or was called off: note it for those that follow from it, which will never begin."""
+        if "then" not in message and "chord" not in message:
+            return
+        why = (
+            f"{message['task']} (job {message['id']}), which this follows from, failed: {type(error).__name__}: {error}"
+        )
+        for job in self._followers(message):
+            log.add_failure(job, MEMBER_FAILED, why, "", 0)
+
+    def _followers(self, message: dict[str, Any]) -> Iterator[str]:
+        for one in (message, *message.get("then", ())):
+            if one is not message:
+                yield one["id"]
+            if "chord" in one:
+                [chord, _] = one["chord"]
+                self.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (time.time(), chord))
+                for (callback,) in self.tickets.database.read("SELECT callback FROM chords WHERE id = ?", (chord,)):
+                    found = orjson.loads(callback)
+                    yield found["id"]
+                    yield from self._followers(found)
 
     def _find_lost(self) -> None:
         """Tickets of a queue that has no row, seen twice: their rows went with a power cut, or behind our back."""
-        horizon = time.time() - store.STUB_AGE
-        self.tickets.database.write(store.DROP_OLD_STUBS, (horizon,))
-        self.tickets.database.write("DELETE FROM chords WHERE failed < ?", (horizon,))
-        self.tickets.database.write("DELETE FROM promised WHERE at < ?", (horizon,))
         before, self._lost = self._lost, {}
         for queue in self._app.lane_names():
             rowless = self._rowless(queue)

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -198,6 +199,16 @@ def forget(tickets: Tickets, queue: str) -> int:
     return sum(state != PUT for (state,) in gone)
 
 
+def forget_old(tickets: Tickets) -> None:
+    """Delete what nobody will ask for any more, by its age."""
+    horizon = time.time() - STUB_AGE
+    with tickets.database.transaction() as connection:
+        connection.execute(DROP_OLD_STUBS, (horizon,))
+        connection.execute("DELETE FROM parts WHERE chord IN (SELECT id FROM chords WHERE failed < ?)", (horizon,))
+        connection.execute("DELETE FROM chords WHERE failed < ?", (horizon,))
+        connection.execute("DELETE FROM promised WHERE at < ?", (horizon,))
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
     [(application,)] = connection.execute("PRAGMA application_id").fetchall()
     [(version,)] = connection.execute("PRAGMA user_version").fetchall()
@@ -244,6 +255,14 @@ def release(connection: sqlite3.Connection, key: str | None) -> list[Parcel]:
         released.append(take_out(connection, found[0]))
         active += 1
     return released
+
+
+def take_back(connection: sqlite3.Connection, parcel: Parcel, state: int, key: str | None) -> None:
+    """Forget that a job was admitted, as if it had not been sent; whoever waited for it may go on."""
+    gone = "DELETE FROM tickets WHERE job = ? AND copy = ? AND state = ?"
+    if connection.execute(gone, (parcel.job, parcel.copy, state)).rowcount:
+        connection.execute("DELETE FROM ids WHERE job = ?", (parcel.job,))
+        release(connection, key)  # put by the next sweep
 
 
 def take_out(connection: sqlite3.Connection, n: int) -> Parcel:

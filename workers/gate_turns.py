@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from .result_dict import DictResults
     from .results import ResultLog
     from .tasks import Task
-
-#: The `kind` of JobFailed for a job that never began because one that it follows from failed.
-MEMBER_FAILED = "MemberFailed"
 
 _log = logging.getLogger("pistributer.gate")
 
@@ -203,28 +200,8 @@ class Turns:
             self.begun.pop(job, None)
 
     def failed(self, message: dict[str, Any], error: BaseException) -> None:
-        """The job, with a ticket or without, failed for good or was called off: note it for those that follow from it."""
-        if "then" not in message and "chord" not in message:
-            return
-        reason = f"{type(error).__name__}: {error}"
-        why = f"{message['task']} (job {message['id']}), which this follows from, failed: {reason}"
-        for job in self._followers(message):
-            self._results.add_failure(job, MEMBER_FAILED, why, "", 0)
-
-    def _followers(self, message: dict[str, Any]) -> Iterator[str]:
-        """The jobs that will never begin if this one fails."""
-        for one in (message, *message.get("then", ())):
-            if one is not message:
-                yield one["id"]
-            if "chord" in one:
-                chord = one["chord"][0]
-                self._gate.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (time.time(), chord))
-                for (callback,) in self._gate.tickets.database.read(
-                    "SELECT callback FROM chords WHERE id = ?", (chord,)
-                ):
-                    found = orjson.loads(callback)
-                    yield found["id"]
-                    yield from self._followers(found)
+        """The job, with a ticket or without, failed for good or was called off."""
+        self._gate.fail_followers(self._results, message, error)
 
     # -- settling
 
