@@ -109,7 +109,8 @@ class Gate:
         timeout: float | None = None,
     ) -> Iterator[Answer]:
         """Admit jobs in order, in few transactions. Raises as `Queue.put_many`; what was admitted and not put is taken back."""
-        self._app.home.create()
+        if not self.tickets.is_open:
+            self._app.home.create()
         jobs = iter(jobs)
         while batch := list(itertools.islice(jobs, _BATCH)):
             now = time.time()
@@ -254,10 +255,11 @@ class Gate:
         return stored
 
     def _mark(self, parcels: list[Parcel]) -> None:
-        if not parcels:
-            return
-        with self.tickets.database.transaction() as connection:
-            connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
+        if len(parcels) == 1:
+            self.tickets.database.write(store.MARK, (parcels[0].job, parcels[0].copy))
+        elif parcels:
+            with self.tickets.database.transaction() as connection:
+                connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
 
     # -- sweeping
 

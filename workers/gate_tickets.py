@@ -102,7 +102,8 @@ FIND: Final = "SELECT n, state, copy, key, off, error FROM tickets WHERE job = ?
 #: Jobs of the key that are in a queue, or will be in a moment; the parked are not.
 ACTIVE: Final = f"SELECT count(*) FROM tickets WHERE key = ? AND state BETWEEN {OUT} AND {BEGUN}"
 NEXT: Final = f"""SELECT n, key_limit FROM tickets WHERE key = ? AND state = {PARKED} ORDER BY n LIMIT 1"""
-ANY_PARKED: Final = f"SELECT 1 FROM tickets WHERE key = ? AND state = {PARKED} LIMIT 1"
+#: The same, and whether one is parked.
+ROOM: Final = f"SELECT ({ACTIVE}), EXISTS (SELECT 1 FROM tickets WHERE key = ? AND state = {PARKED})"
 RELEASE: Final = f"""UPDATE tickets SET state = {OUT}, copy = copy + 1 WHERE n = ?
     RETURNING job, queue, copy, due, message"""
 MARK: Final = f"UPDATE tickets SET state = {PUT} WHERE job = ? AND copy = ? AND state = {OUT}"
@@ -147,9 +148,14 @@ class Tickets:
         self._database: Database | None = None
         self._opening = threading.Lock()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this object has the file open."""
+        return self._database is not None
+
     def exists(self) -> bool:
         """Whether there is anything to look at: most apps never make the file."""
-        return self._database is not None or os.path.exists(self.path)
+        return self.is_open or os.path.exists(self.path)
 
     @property
     def database(self) -> Database:
@@ -241,8 +247,8 @@ def has_room(connection: sqlite3.Connection, key: str | None, limit: int) -> boo
     """Whether a job of this key may go into its queue now. One that is sent later never overtakes a parked one."""
     if key is None:
         return True
-    [(active,)] = connection.execute(ACTIVE, (key,)).fetchall()
-    return active < limit and connection.execute(ANY_PARKED, (key,)).fetchone() is None
+    [(active, is_parked)] = connection.execute(ROOM, (key, key)).fetchall()
+    return active < limit and not is_parked
 
 
 def release(connection: sqlite3.Connection, key: str | None) -> list[Parcel]:
