@@ -80,7 +80,7 @@ def work_scene(world: World, tell: Callable[[Any], None]) -> None:
 
 
 #: In CI, not before each statement: `PISTRIBUTER_SWEEP=full pytest tests/test_gate_crash.py` takes minutes.
-STEP = {"jsonl": 1, "sqlite": 1} if os.environ.get("PISTRIBUTER_SWEEP") == "full" else {"jsonl": 3, "sqlite": 7}
+STEP = {"jsonl": 1, "sqlite": 1} if os.environ.get("PISTRIBUTER_SWEEP") == "full" else {"jsonl": 5, "sqlite": 13}
 
 
 def every_death(scene: Scene, prepare: Callable[[int], World], step: int = 1) -> Iterator[tuple[World, list[Any]]]:
