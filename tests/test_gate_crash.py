@@ -179,7 +179,7 @@ def test_a_sweep_that_is_killed_anywhere_loses_and_doubles_nothing(tmp_path: Pat
         for _ in range(3):
             world.app.gate.sweep()
 
-    for world, _ in every_death(scene, prepare):
+    for world, _ in every_death(scene, prepare, STEP["jsonl"]):
         work(world.app)
         assert Counter(what for _, what in world.runs()) == {"a0": 1, "b0": 1}
         world.app.close()
