@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pistributer import App, JobSkipped, RateLimit, chain, chord, errors
+from pistributer import App, Follower, JobSkipped, RateLimit, chain, chord, errors
 from pistributer.cli.root import pistributer
 from pistributer.workers.gate_rates import read_rate
-from pistributer.workers.messages import find_fault
+from pistributer.workers.messages import compose, find_fault
+from pistributer.workers.sending import send_by_name
 from pistributer.workers.status import read_status
 
 from .gate_tools import tickets, work
@@ -307,3 +308,17 @@ def test_a_callback_that_does_not_fit_fails(tmp_path: Path) -> None:
         whole.result(timeout=5)
     assert tickets(app) == []
     app.close()
+
+
+def test_arguments_that_give_no_key_end_in_the_dead_letters(app: App) -> None:
+    app.task(key="k", name="task")(lambda k: k)
+    app.task(key=lambda values: str(values[0]), name="first")(lambda values: values)
+    app.task(name="one")(lambda n: n)
+    by_name = send_by_name(app, "task", (), {}, queue=app.queue_names()[0])
+    whole = chord([app.tasks["one"].call(1)], Follower(app, "default", compose("first", (2,), {}))).send()
+    work(app)
+    with pytest.raises(errors.JobFailed, match="these arguments give no key"):
+        by_name.result(timeout=1)
+    with pytest.raises(errors.JobFailed, match="it could not be sent"):
+        whole.result(timeout=1)
+    assert tickets(app) == []
