@@ -247,3 +247,23 @@ def test_a_row_that_is_tried_again_is_run_though_its_stub_was_left(tmp_path: Pat
     assert len(world.runs()) == 1
     assert world.app.queue().stats().dead == (state == 5)
     world.app.close()
+
+
+def test_a_full_queue_holds_up_its_own_jobs_only(tmp_path: Path) -> None:
+    app = App(tmp_path / "jobs", max_rows=1)
+    slow = app.task(name="slow", queue="slow", key="n")(lambda n: n)
+    fast = app.task(name="fast", queue="fast", key="n")(lambda n: n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.gate, "put", lambda *args, **kwargs: True)  # killed before each put
+        for n in range(5):
+            slow.send(n)
+        fast.send(1)
+    app.gate.sweep()
+    assert (app.queue("slow").stats().ready, app.queue("fast").stats().ready) == (1, 1)
+    for left in range(4, 0, -1):
+        assert app.gate.held("slow") == left
+        app.queue("slow").ack(app.queue("slow").claim(1))
+        app.gate.sweep()
+        app.gate.sweep()
+    assert (app.gate.held(), app.queue("slow").claim(1)[0].value["args"]) == (0, [4])
+    app.close()

@@ -86,8 +86,8 @@ class Gate:
     def __init__(self, app: App, *, durable: bool) -> None:
         self._app = app
         self.tickets = Tickets(app.home.folder, durable=durable)
-        #: (ticket, copy) that the sweep before this one saw; None: there was none.
-        self._seen: set[tuple[int, int]] | None = None
+        #: (ticket, copy) that the sweep before this one saw, and left as they were.
+        self._seen: set[tuple[int, int]] = set()
         self._lost: dict[str, set[tuple[int, int]]] = {}
         self._sweeps = 0
 
@@ -225,8 +225,11 @@ class Gate:
         block: bool = True,
         timeout: float | None = None,
         done: Callable[[Parcel], object] | None = None,
-    ) -> None:
-        """Put parcels into their queues, and mark their tickets. Those that do not fit (`block=False`) stay as they are."""
+    ) -> bool:
+        """Put parcels into their queues, and mark their tickets. False if some did not fit (`block=False`); they stay as they
+        are.
+        """
+        all_fit = True
         for (queue, due), group in itertools.groupby(parcels, key=lambda parcel: (parcel.queue, parcel.due)):
             together, error = list(group), None
             try:
@@ -238,6 +241,8 @@ class Gate:
                 done(parcel)  # type: ignore[misc]
             if error is not None and (block or not isinstance(error, errors.QueueFull)):
                 raise error
+            all_fit &= error is None
+        return all_fit
 
     def _put(self, queue: str, due: float, parcels: list[Parcel], block: bool, timeout: float | None) -> int:
         """How many were stored: all, unless this raises an error that says how many (`stored`)."""
@@ -265,7 +270,8 @@ class Gate:
     def sweep(self) -> None:
         """Put what was admitted by somebody who has died since. Called about once a second, by each supervisor.
 
-        A ticket that is to be put is left alone the first time that it is seen: most likely its sender is just doing it.
+        A ticket that is to be put is left alone the first time that it is seen, but for the first sweep: most likely its
+        sender is just doing it.
         """
         if not self.tickets.exists():
             return
@@ -274,27 +280,35 @@ class Gate:
             self._find_lost()
         if self._sweeps % _FORGET_OLD == 1:
             store.forget_old(self.tickets)
-        found = set(
-            self.tickets.database.read(
-                f"SELECT n, copy FROM tickets WHERE state = {store.OUT} ORDER BY n LIMIT {_BATCH}"
-            )
-        )
-        forgotten = found if self._seen is None else found & self._seen
-        self._seen = found - forgotten
-        for n, copy in sorted(forgotten):
-            self._put_again(n, copy)
+        seen, self._seen = self._seen, set()
+        for (queue,) in self.tickets.database.read(f"SELECT DISTINCT queue FROM tickets WHERE state = {store.OUT}"):
+            self._sweep_queue(queue, seen)
 
-    def _put_again(self, n: int, copy: int) -> None:
+    def _sweep_queue(self, queue: str, seen: set[tuple[int, int]]) -> None:
+        out = f"SELECT n, copy FROM tickets WHERE state = {store.OUT} AND queue = ? ORDER BY n LIMIT {_BATCH}"
+        has_room = True
+        for n, copy in self.tickets.database.read(out, (queue,)):
+            if has_room and (self._sweeps == 1 or (n, copy) in seen):
+                has_room = self._put_again(n, copy)
+            else:
+                self._seen.add((n, copy))
+
+    def _put_again(self, n: int, copy: int) -> bool:
+        """False if the queue is full."""
         with self.tickets.database.transaction() as connection:
             still = f"SELECT 1 FROM tickets WHERE n = ? AND copy = ? AND state = {store.OUT}"
             if connection.execute(still, (n, copy)).fetchone() is None:
-                return
+                return True
             parcel = store.take_out(connection, n)
             connection.execute("UPDATE tickets SET stray = 1 WHERE n = ?", (n,))
         try:
-            self.put([parcel], block=False)
+            if self.put([parcel], block=False):
+                return True
         except errors.RowError as error:
             self.refuse(parcel, error)
+            return True
+        self._seen.add((n, parcel.copy))
+        return False
 
     def refuse(self, parcel: Parcel, error: errors.RowError) -> None:
         """A message that grew on its way (results of others are in it) and does not fit into its queue: it has failed."""
