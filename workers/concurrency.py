@@ -7,9 +7,9 @@ time: none of them runs on the event loop.
     in the main thread         on_start, on_claim, on_retry, on_dead, on_stop
     in the attempt's thread    wrappers, before_run, after_run, on_failure: several at once, so they must be safe for threads
 
-Rows are claimed as there are threads for them. What kind of task a row needs is known only once it is claimed, so a few
-may wait here for a thread of their kind; nothing is claimed meanwhile, and what waits is not begun: it goes back, uncounted,
-when the process leaves or dies.
+Rows are claimed as there are threads for them. What kind of task a row needs is known only once it is claimed, so one may wait
+here for a thread of its kind; nothing is claimed meanwhile. It is not begun: it goes back, uncounted, when the process leaves
+or dies.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ class ConcurrentLoop(TaskLoop):
 
     def _claim(self) -> bool:
         """Claim as many rows as there are threads for. False if there are none of either."""
-        free = max(crew.free for crew in self._needed)
-        items = self.lanes.claim(free, 0.0) if free else []
+        free = [crew.free for crew in self._needed]
+        # While one crew is busy, rows for the other are looked for one by one: the first that does not fit waits.
+        items = self.lanes.claim(max(1, min(free)), 0.0) if any(free) else []
         if items:
             self.before_batch()
             for item in items:
@@ -174,8 +175,7 @@ class ConcurrentLoop(TaskLoop):
                 attempt.soft_deadline = None
                 attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
 
-    def interrupt(self, number: int, frame: object) -> None:
-        """Some of these jobs were called off while they ran."""
+    def interrupted(self) -> None:
         called_off = self._called_off.read()
         for attempt in list(self._running):
             if attempt.run.job_id in called_off:
