@@ -58,6 +58,8 @@ class ConcurrentLoop(TaskLoop):
         self._ended: deque[Attempt] = deque()
         self._bell = _Bell()
         self._running: set[Attempt] = set()
+        #: Those whose soft time limit this thread minds.
+        self._limited: set[Attempt] = set()
         #: Plain functions, coroutines.
         self._crews = (_Crew(pool.threads or 1, self._note_end), _Crew(pool.concurrency or 1, self._note_end))
         #: Which of the two the app's tasks need; by it, how many rows are worth claiming.
@@ -120,6 +122,7 @@ class ConcurrentLoop(TaskLoop):
         attempt = Attempt(self.queue, item, run, ready, desk, self._shared_loop)
         if ready.task.soft_time_limit is not None and not ready.is_async:
             attempt.soft_deadline = time.monotonic() + ready.task.soft_time_limit
+            self._limited.add(attempt)
         self._running.add(attempt)
         run.begun = time.perf_counter()
         desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
@@ -142,6 +145,7 @@ class ConcurrentLoop(TaskLoop):
         while self._ended:
             attempt = self._ended.popleft()
             self._running.discard(attempt)
+            self._limited.discard(attempt)
             self._crews[attempt.ready.is_async].busy -= 1
             self._desks.append(attempt.desk)
             if attempt.fatal is not None:
@@ -158,9 +162,8 @@ class ConcurrentLoop(TaskLoop):
         with self._bell:
             if self._ended:
                 return
-            now = time.monotonic()
-            nearest = min((attempt.soft_deadline or math.inf for attempt in self._running), default=math.inf)
-            seconds = max(0.0, min(seconds, nearest - now))
+            nearest = min((attempt.soft_deadline for attempt in self._limited), default=math.inf)
+            seconds = max(0.0, min(seconds, nearest - time.monotonic()))
             listening = not self.child.stop_requested() and not any(crew.waiting for crew in self._crews)
             if listening and any(crew.free for crew in self._needed):
                 self.lanes.sleep(seconds, [self._bell.fd])
@@ -170,10 +173,9 @@ class ConcurrentLoop(TaskLoop):
 
     def _mind_limits(self) -> None:
         now = time.monotonic()
-        for attempt in self._running:
-            if attempt.soft_deadline is not None and attempt.soft_deadline <= now:
-                attempt.soft_deadline = None
-                attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
+        for attempt in [attempt for attempt in self._limited if attempt.soft_deadline <= now]:
+            self._limited.discard(attempt)
+            attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
 
     def interrupted(self) -> None:
         called_off = self._called_off.read()
