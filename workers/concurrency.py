@@ -20,8 +20,8 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
 
 from pistributer.queues.contract import Item, Queue
 
@@ -142,20 +142,23 @@ class ConcurrentLoop(TaskLoop):
         self._bell.ring()
 
     def _settle_ended(self) -> None:
+        fatal: BaseException | None = None
         while self._ended:
             attempt = self._ended.popleft()
             self._running.discard(attempt)
             self._limited.discard(attempt)
             self._crews[attempt.ready.is_async].busy -= 1
             self._desks.append(attempt.desk)
-            if attempt.fatal is not None:
-                raise attempt.fatal
             self._turn_to(attempt.queue)
-            if attempt.run.error is None:
+            if attempt.fatal is not None:
+                fatal = attempt.fatal
+            elif attempt.run.error is None:
                 self.finish(attempt.item)
             else:
                 self.end_failed(attempt.ready, attempt.item, attempt.run, attempt.run.error)
         self.settle()
+        if fatal is not None:
+            raise fatal
 
     def _sleep(self, seconds: float) -> None:
         """Until a job ends, a time limit is reached or, if there is a thread for it, a row may be there."""
@@ -197,7 +200,7 @@ _CalledOff.__name__ = _CalledOff.__qualname__ = Cancel.__name__
 class _Crew:
     """Threads that make attempts of one kind, started as they are needed."""
 
-    def __init__(self, size: int, note_end: Any) -> None:
+    def __init__(self, size: int, note_end: Callable[[Attempt], None]) -> None:
         self._size = size
         self._note_end = note_end
         self._inbox: SimpleQueue[Attempt | None] = SimpleQueue()

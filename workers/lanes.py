@@ -167,8 +167,8 @@ class Lanes:
         changed, now = self._changed(), time.monotonic()
         if changed != self._folder_seen or now >= self._look_at:
             self._folder_seen, self._look_at = changed, now + LOOK_AROUND
-            home = self._app.home
-            self._lanes = [[self._app.queue(lane) for lane in home.lanes_of(name)] for name in self._names]
+            found = self._app.home.lanes(self._names)
+            self._lanes = [[self._app.queue(lane) for lane in lanes] for lanes in found]
 
     def _changed(self) -> int:
         try:

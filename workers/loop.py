@@ -1,7 +1,7 @@
 """The loop of every process that takes from a queue: claim ahead, handle one after the other, settle together.
 
-Claiming ahead pays for short work only: what one process has claimed, no idle one can take. So the number follows the
-time that recent work took: hundreds for microseconds, one by one for anything long. What was claimed ahead and not
+Claiming ahead pays for short work only: what one process has claimed, an idle one gets only by asking. So the number follows
+the time that recent work took: hundreds for microseconds, one by one for anything long. What was claimed ahead and not
 begun goes back, unchanged, when the process leaves or dies.
 
 Each attempt is counted by a write of its own, just before it begins (`Queue.start`): counted in batches, a job that kills its
