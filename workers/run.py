@@ -354,7 +354,7 @@ class _Run:
         return {queue for queues in self.crew.queues_of.values() for queue in queues}
 
     def _lanes(self, queues: Iterable[str]) -> list[Queue]:
-        return [self.app.queue(lane) for queue in queues for lane in self.home.lanes_of(queue)]
+        return [self.app.queue(lane) for lanes in self.home.lanes(queues) for lane in lanes]
 
     def _watched(self) -> dict[str, list[Queue]]:
         """The queues that this run is to empty, with their lanes."""

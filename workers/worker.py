@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pistributer.queues.contract import Item
 from .app import App
 from .board import Desk
 from .calling import Caller, SharedLoop
-from .cancelling import INTERRUPT, CalledOff
+from .cancelling import CalledOff
 from .child import Child
 from .deaths import explain
 from .excused import excused
@@ -155,8 +154,8 @@ class TaskLoop(Loop):
     def idle(self) -> None:
         self._tickets.tidy()
 
-    def interrupt(self, number: int, frame: object) -> None:
-        """A job was called off while it ran; by now, perhaps another one runs."""
+    def interrupted(self) -> None:
+        # By now, perhaps another one runs.
         if self._current is not None and self._current in self._called_off.read() and isinstance(self._caller, Caller):
             self._current = None
             self._caller.interrupt()
@@ -346,7 +345,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
 
         caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
         loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, logs)
-    signal.signal(INTERRUPT, loop.interrupt)
+    loop.listen()
     child.ready()
     try:
         loop.run()
