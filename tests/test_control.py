@@ -465,3 +465,57 @@ def test_until_empty_waits_for_what_workers_of_a_killed_supervisor_still_run(tmp
     assert notes(tmp_path, "ended") == ["a"]
     assert begun(tmp_path) == ["a"]
     app.close()
+
+
+def test_a_paused_queue_of_a_pool_with_threads_is_left_alone_and_its_others_are_not(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task(queue="slow")
+        def hold(name):
+            note("begun", name)
+            while not (HERE / name).exists():
+                time.sleep(0.01)
+
+        @app.task(queue="quick")
+        def quick(n):
+            note("quick", n)
+            return n
+        """,
+    )
+    app = load_app(str(path))
+    for name in "abcd":
+        app.tasks["hold"].send(name)
+    with running(path, pools=[{"name": "all", "queues": ["slow", "quick"], "processes": 1, "threads": 2}]):
+        wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b"])
+        control.pause(app.url, "slow")
+        for name in "abcd":
+            (tmp_path / name).touch()
+        assert app.tasks["quick"].send(1).result(DEADLINE) == 1
+        wait_for(lambda: app.queue("slow").stats().claimed == 0)
+        assert (len(begun(tmp_path)), app.queue("slow").stats().ready) == (2, 2)
+        control.resume(app.url, "slow")
+        wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b", "c", "d"])
+        # What many may be called is asked about; a pool and each of its queues are one.
+        assert control.scale(app.url, "quick", 2)[0].fields == {"role": "worker all", "processes": 2}
+        wait_for(lambda: len(workers(app.url)) == 2)
+    app.close()
+
+
+def test_a_batch_that_waits_for_more_rows_is_given_back_by_a_pause(tmp_path: Path) -> None:
+    body = """
+        @app.consumer("rows", batch=8, max_wait=600)
+        def batch(rows):
+            note("rows", rows)
+    """
+    path = write_app(tmp_path, body)
+    app = load_app(str(path))
+    app.queue("rows").put_many(range(3))
+    with running(path):
+        wait_for(lambda: app.queue("rows").stats().claimed == 3)
+        control.pause(app.url, "rows")
+        wait_for(lambda: app.queue("rows").stats().ready == 3)
+        control.resume(app.url, "rows")
+        app.queue("rows").put_many(range(3, 8))
+        wait_for(lambda: notes(tmp_path, "rows") == [str(list(range(8)))])
+    app.close()

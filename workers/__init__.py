@@ -10,7 +10,12 @@
     sending, dead                  for those who have the folder but not the code
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it
-    status, board, deaths          what a run tells about itself
+    status, board, deaths, gauge   what a run tells about itself
+    plan, crew, pools, lanes       what a run is made of, and which worker takes from where
+    runs, turns                    several supervisors beside each other
+    control, control_server, run_control, sockets   controlling a run from elsewhere
+    run_state, paused              what operators asked for, and how workers see it
+    autoscaling, recycling, reloading, preloading, notify   the life of a pool
     stress, stress_*, ledger       the stress run and its independent judge
 
 Public names are handed on by `pistributer` itself; nothing is imported here.

@@ -61,6 +61,8 @@ class Consumer:
     queue: str
     #: 1: called with one row; more: with a list of at most so many.
     batch: int
+    #: Seconds that a row may wait for the others of its batch; None: none waits.
+    max_wait: float | None
     policy: RetryPolicy
     crash_retries: int
     processes: int
@@ -240,6 +242,7 @@ class App:
         /,
         *,
         batch: int = 1,
+        max_wait: float | None = None,
         name: str | None = None,
         retries: int = 0,
         retry_delay: float | Backoff = 1.0,
@@ -250,7 +253,9 @@ class App:
     ) -> Callable[[F], F]:
         """Have a function called with the rows of `queue`, in a process of its own: `@app.consumer("rows")`.
 
-        batch      more than 1: it is called with a list of at most so many rows
+        batch      more than 1: it is called with a list of at most so many rows; of as many as there are, and at once
+        max_wait   … unless this is given: then it waits for `batch` rows, but no longer than so many seconds from the moment
+                   at which it has taken the first
         processes  how many processes do this
 
         A row is acknowledged when the function returns. If it raises, the row is tried again `retries` times and then
@@ -258,12 +263,15 @@ class App:
         there. The other options are those of `task`.
         """
 
+        if max_wait is not None and (max_wait <= 0 or batch == 1):
+            raise ValueError(f"max_wait is a number of seconds, and needs a batch to wait for; not {max_wait!r}")
+
         def register(function: F) -> F:
             chosen = name or _name_of(function)
             _require_free(chosen, self.consumers, "consumer")
             self._require_unlike(queue, [task.queue for task in self.tasks.values()], "task calls")
             self.consumers[chosen] = Consumer(
-                chosen, function, check_queue_name(queue), at_least(1, "batch", batch),
+                chosen, function, check_queue_name(queue), at_least(1, "batch", batch), max_wait,
                 _policy(retries, retry_delay, retry_on, stop_on), at_least(0, "crash_retries", crash_retries),
                 at_least(1, "processes", processes),
             )  # fmt: skip

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -117,13 +117,18 @@ class Child:
         except BlockingIOError:
             pass  # it was something else that ended the sleep
 
-    def wait_news(self, timeout: float | None = None) -> None:
-        """Sleep until a signal comes, the supervisor is dead, or `timeout` seconds are over. Uses no CPU meanwhile."""
+    def wait_news(self, timeout: float | None = None, also: Iterable[int] = ()) -> None:
+        """Sleep until a signal comes, the supervisor is dead, or `timeout` seconds are over. Uses no CPU meanwhile.
+
+        also  descriptors that end the sleep when they can be read
+        """
         if self._stop:
             return
         sleeper = select.poll()
         sleeper.register(self._kept.fileno(), select.POLLIN)
         sleeper.register(self._awake.fileno(), select.POLLIN)
+        for fd in also:
+            sleeper.register(fd, select.POLLIN)
         for fd, _ in sleeper.poll(None if timeout is None else timeout * 1000):
             self._stop |= fd == self._kept.fileno()
         self.hear()

@@ -7,7 +7,9 @@ killed.
 
 from __future__ import annotations
 
+import math
 import random
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -71,12 +73,15 @@ class RowLoop(Loop):
 
 
 class BatchLoop(RowLoop):
-    """Many rows at a time. Their attempts are counted by the claim, because all of them begin at once."""
+    """Many rows at a time. Their attempts are counted by the claim, because all of them begin at once.
+
+    With `max_wait` rows are claimed as they come and begin later, all at once; their attempts are counted then, so that
+    those whose process is killed while they wait come again as if nothing had been.
+    """
 
     def run(self) -> None:
         while not self.child.stop_requested():
-            items = self.lanes.claim(self._consumer.batch, WAIT, start=True)
-            self.queue = self.lanes.current
+            items = self._claim() if self._consumer.max_wait is None else self._gather(self._consumer.max_wait)
             fresh = [item for item in items if item.attempt == 1]
             if fresh:
                 self._call_together(fresh)
@@ -85,6 +90,36 @@ class BatchLoop(RowLoop):
                     self._again(item)
             self.settle()
             self.child.did(len(items))
+
+    def _claim(self) -> list[Item]:
+        items = self.lanes.claim(self._consumer.batch, WAIT, start=True)
+        self.queue = self.lanes.current
+        return items
+
+    def _gather(self, max_wait: float) -> list[Item]:
+        """A whole batch, or what there is `max_wait` seconds after the first row; nothing if a stop was requested."""
+        items: list[Item] = []
+        call_at = math.inf
+        while len(items) < self._consumer.batch and (now := time.monotonic()) < call_at:
+            if self.child.stop_requested():
+                return []  # they go back when the queue is closed
+            if self.lanes.paused():
+                return self._rest(items)
+            found = self.queue.claim(self._consumer.batch - len(items), timeout=min(WAIT, call_at - now), start=False)
+            if found and not items:
+                call_at = time.monotonic() + max_wait
+            items += found
+        for item in items:
+            self.queue.start(item)
+        return items
+
+    def _rest(self, items: list[Item]) -> list[Item]:
+        """The queue is paused: give `items` back, and take none."""
+        if items:
+            self.lanes.put_back()
+            self.queue = self.lanes.current
+        self.child.wait_news(WAIT)
+        return []
 
     def _call_together(self, items: list[Item]) -> None:
         self.desk.running(f"{len(items)} rows", self._shown)

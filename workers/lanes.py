@@ -112,12 +112,18 @@ class Lanes:
             self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), [*also, self._child.news])
             self._child.hear()
         else:
-            self._child.wait_news(seconds)
+            self._child.wait_news(seconds, also)
 
     def put_back(self) -> None:
-        """Give back what the last claim took and nobody has begun, to its place: by closing the lane. It opens again."""
+        """Give back what was claimed from the current lane and nobody has begun, to its place: by opening it anew."""
         self.current.close()
         self._folder_seen = -1
+        self._look()
+        self.current = next(queue for queue in self.all() if queue.url == self.current.url)
+
+    def is_paused(self, queue: Queue) -> bool:
+        """Whether the queue that this lane belongs to is paused."""
+        return any(paused() and queue in lanes for paused, lanes in zip(self._flags, self._lanes, strict=True))
 
     def all(self) -> list[Queue]:
         """Every lane of every queue."""

@@ -18,6 +18,7 @@ from .board import Slot
 from .control_server import ControlServer
 from .crew import Crew
 from .decisions import Say
+from .excused import excused
 from .gauge import Gauge, Progress
 from .loading import load_app, source_of
 from .messages import find_fault
@@ -117,6 +118,7 @@ class _Run:
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         self._called_off = cancelling.CalledOff(self.home.run)
+        self._excused = excused(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
         #: The paused queues because of which a run that waits for empty queues can not end, as they were last told.
@@ -204,9 +206,13 @@ class _Run:
         """Have children killed whose task has reached its hard time limit."""
         now = time.monotonic()
         for key, pid in supervisor.pids().items():
-            for slot in self._slots(key):
+            slots = self._slots(key)
+            for slot in slots:
                 if 0.0 < slot.deadline < now and key not in self._overdue and pid == slot.pid:
                     self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
+                    neighbours = [one.job for one in slots if one.since and one.job != slot.job and one.pid == slot.pid]
+                    if neighbours:
+                        self._excused.add(*neighbours)
                     supervisor.end_overdue(key, self._overdue[key])
 
     def _interrupt(self, supervisor: Supervisor) -> None:
@@ -259,6 +265,7 @@ class _Run:
             deaths.shorten(self.home.run)
         if self._premises.alone:  # else a job may move behind the back of the look at all of them
             cancelling.forget_all_but(self.home.run, self._jobs())
+            self._excused.forget_all_but(self._jobs())
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""

@@ -2,7 +2,8 @@
 
 The limit of a plain function is a timer of the process (SIGALRM), whose handler raises in the main thread. That reaches
 Python code only: a loop in C goes on until it returns, which is what the hard limit is for. The limit of a coroutine is
-asyncio's own.
+asyncio's own. In a process that runs several jobs at once, the limit of a plain function is minded by the main thread
+(concurrency.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,23 @@ class SoftTimeLimits(Hook):
         return (
             _limited_coroutine(function, limit) if inspect.iscoroutinefunction(function) else _limited(function, limit)
         )
+
+
+class CoroutineTimeLimits(SoftTimeLimits):
+    """Holds only coroutines to it."""
+
+    def wrap(self, task: Task[Any, Any], function: Callable[..., Any]) -> Callable[..., Any]:
+        return super().wrap(task, function) if inspect.iscoroutinefunction(function) else function
+
+
+def time_is_up(limit: float) -> type[errors.TimeLimitExceeded]:
+    """TimeLimitExceeded as a class that needs no arguments, to be raised in another thread (attempts.py)."""
+
+    class TimeLimitExceeded(errors.TimeLimitExceeded):
+        def __init__(self) -> None:
+            super().__init__(**_words(limit))
+
+    return TimeLimitExceeded
 
 
 def _limited_coroutine(function: Callable[..., Any], limit: float) -> Callable[..., Any]:
@@ -86,8 +104,12 @@ class _Alarm:
 
 
 def _exceeded(limit: float) -> errors.TimeLimitExceeded:
-    return errors.TimeLimitExceeded(
-        f"still running after its soft time limit of {limit:g} s",
-        hint="make it faster, or raise the limit",
-        limit=limit,
-    )
+    return errors.TimeLimitExceeded(**_words(limit))
+
+
+def _words(limit: float) -> dict[str, Any]:
+    return {
+        "message": f"still running after its soft time limit of {limit:g} s",
+        "hint": "make it faster, or raise the limit",
+        "limit": limit,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import time
 import traceback
@@ -15,9 +16,10 @@ from pistributer.queues.contract import Item
 from . import deaths
 from .app import App
 from .board import Desk
-from .calling import Caller
+from .calling import Caller, SharedLoop
 from .cancelling import INTERRUPT, CalledOff
 from .child import Child
+from .excused import excused
 from .hooks import Hook, Retries, Run, Step, steps
 from .lanes import Lanes
 from .loading import load_app
@@ -57,12 +59,13 @@ class KeepResults(Hook):
 
 
 @dataclass(slots=True)
-class _Ready:
+class Ready:
     """A task with everything looked up that does not change from job to job."""
 
     task: Task[..., Any]
     call: Callable[..., Any]
     shown: bytes
+    is_async: bool
     claimed: tuple[Step, ...]
     before: tuple[Step, ...]
     after: tuple[Step, ...]
@@ -77,18 +80,30 @@ class TaskLoop(Loop):
     """Runs the jobs of `lanes` as tasks of `app`."""
 
     def __init__(
-        self, child: Child, app: App, lanes: Lanes, desk: Desk, caller: Caller, log: ResultLog | DictResults
+        self,
+        child: Child,
+        app: App,
+        lanes: Lanes,
+        desk: Desk,
+        caller: Caller | SharedLoop,
+        log: ResultLog | DictResults,
     ) -> None:
         super().__init__(child, lanes, desk)
         self._caller = caller
         self._log = log
         self._called_off = CalledOff(app.home.run)
+        self._excused = excused(app.home.run)
         self._cancelled: frozenset[str] = frozenset()
         #: The job whose task runs at this moment.
         self._current: str | None = None
         signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
-        self._tasks = {name: _prepare(app, task, caller, log) for name, task in app.tasks.items()}
+        limits = self.time_limits()
+        self._tasks = {name: _prepare(app, task, caller, log, limits) for name, task in app.tasks.items()}
+
+    def time_limits(self) -> Hook:
+        """What holds tasks to their soft time limits."""
+        return SoftTimeLimits()
 
     def before_batch(self) -> None:
         self._cancelled = self._called_off.read()
@@ -98,7 +113,7 @@ class TaskLoop(Loop):
 
     def _interrupt(self, number: int, frame: object) -> None:
         """A job was called off while it ran; by now, perhaps another one runs."""
-        if self._current is not None and self._current in self._called_off.read():
+        if self._current is not None and self._current in self._called_off.read() and isinstance(self._caller, Caller):
             self._current = None
             self._caller.interrupt()
 
@@ -118,13 +133,16 @@ class TaskLoop(Loop):
         policy = ready.task.policy
         if "retries" in message:
             policy = replace(policy, limit=message["retries"])
-        run = Run(message["id"], ready.task, message, item.attempt + 1, policy)
-        if item.attempt and item.attempt >= ready.task.most_attempts(policy.limit):
+        attempts = item.attempt
+        if attempts:  # rare, so the file is looked at only now
+            attempts = max(0, attempts - self._excused.read()[message["id"]])
+        run = Run(message["id"], ready.task, message, attempts + 1, policy)
+        if attempts and attempts >= ready.task.most_attempts(policy.limit):
             self._refuse_deadly(ready, item, run)
         elif not ready.claimed or self._may_begin(ready, item, run):
             self._run(ready, item, run)
 
-    def _may_begin(self, ready: _Ready, item: Item, run: Run) -> bool:
+    def _may_begin(self, ready: Ready, item: Item, run: Run) -> bool:
         """Ask the hooks. The first that postpones or drops the job has decided."""
         for step in ready.claimed:
             step(run)
@@ -136,7 +154,7 @@ class TaskLoop(Loop):
                 return False
         return True
 
-    def _run(self, ready: _Ready, item: Item, run: Run) -> None:
+    def _run(self, ready: Ready, item: Item, run: Run) -> None:
         if ready.slow:
             self.settle()
         begun = time.perf_counter()
@@ -160,9 +178,13 @@ class TaskLoop(Loop):
         self.desk.idle()
         ready.slow = time.perf_counter() - begun > SETTLE_AFTER
 
-    def _failed(self, ready: _Ready, item: Item, run: Run, error: BaseException) -> None:
+    def _failed(self, ready: Ready, item: Item, run: Run, error: BaseException) -> None:
         for step in ready.failed:
             step(run)
+        self.end_failed(ready, item, run, error)
+
+    def end_failed(self, ready: Ready, item: Item, run: Run, error: BaseException) -> None:
+        """Carry out what `on_failure` of the hooks has decided."""
         text = f"attempt {run.attempt}: {_traceback(error)}"
         if run.retry_in is not None:
             for step in ready.retried:
@@ -175,7 +197,7 @@ class TaskLoop(Loop):
                 step(run)
             self.bury([item], error=text)
 
-    def _end_cancelled(self, ready: _Ready, item: Item, message: dict[str, Any]) -> None:
+    def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any]) -> None:
         if ready.task.results:
             self._log.add_failure(message["id"], Cancel.__name__, "called off before it ran", "", item.attempt)
         self.finish(item)
@@ -186,10 +208,10 @@ class TaskLoop(Loop):
         error = errors.TaskNotFound(f"the app has no task {name!r}", hint=hint, task=name)
         self._end_badly(item, message["id"], error)
 
-    def _refuse_deadly(self, ready: _Ready, item: Item, run: Run) -> None:
+    def _refuse_deadly(self, ready: Ready, item: Item, run: Run) -> None:
         cause = deaths.last_cause(self._death_notes, run.job_id)
-        text = f"begun {item.attempt} times and never ended: each time its worker died, or it failed before"
-        run.attempt = item.attempt
+        run.attempt -= 1  # this one is not begun
+        text = f"begun {run.attempt} times and never ended: each time its worker died, or it failed before"
         run.error = error = errors.WorkerDied(f"{text}; the last time the worker {cause}" if cause else text)
         for step in ready.dead:
             step(run)
@@ -204,12 +226,21 @@ class TaskLoop(Loop):
 def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int) -> None:
     """The role of a worker process: run the jobs of a pool's queues, of the app at `source`, until told to stop."""
     app = load_checked(source, url)
-    desk = Desk(board, slot + child.index * pool.width)
     log = app.open_result_log()
-    caller = Caller()
     for hook in app.hooks:
         hook.on_start(child.role)
-    loop = TaskLoop(child, app, Lanes(app, pool, PausePage(beside(board)), child), desk, caller, log)
+    lanes = Lanes(app, pool, PausePage(beside(board)), child)
+    loop: TaskLoop
+    caller: Caller | SharedLoop
+    if pool.width == 1:
+        caller, desk = Caller(), Desk(board, slot + child.index)
+        loop = TaskLoop(child, app, lanes, desk, caller, log)
+    else:
+        from .concurrency import ConcurrentLoop  # here, because it needs this module
+
+        caller, first = SharedLoop(), slot + child.index * pool.width
+        desks = [Desk(board, first + number) for number in range(pool.width)]
+        loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
     child.ready()
     try:
         loop.run()
@@ -230,14 +261,17 @@ def load_checked(source: str, url: str) -> App:
     return app
 
 
-def _prepare(app: App, task: Task[..., Any], caller: Caller, log: ResultLog | DictResults) -> _Ready:
-    hooks: list[Hook] = [SoftTimeLimits(), Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+def _prepare(
+    app: App, task: Task[..., Any], caller: Caller | SharedLoop, log: ResultLog | DictResults, limits: Hook
+) -> Ready:
+    hooks: list[Hook] = [limits, Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
     function = task.function
     for hook in reversed(hooks):
         function = hook.wrap(task, function)
-    return _Ready(
-        task, caller.plain(function), task.name.encode(), steps(hooks, "on_claim"), steps(hooks, "before_run"),
-        steps(hooks, "after_run"), steps(hooks, "on_failure"), steps(hooks, "on_retry"), steps(hooks, "on_dead"),
+    return Ready(
+        task, caller.plain(function), task.name.encode(), inspect.iscoroutinefunction(function),
+        steps(hooks, "on_claim"), steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
+        steps(hooks, "on_retry"), steps(hooks, "on_dead"),
     )  # fmt: skip
 
 
