@@ -8,7 +8,7 @@ import click
 
 from . import archive_commands, exits, terminal
 from .root import Group
-from .targets import EXPLAINED, find_queues, open_existing, open_target, queue_argument, target_argument
+from .targets import EXPLAINED, find_queues, open_existing, open_target, open_tickets, queue_argument, target_argument
 
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue, Row, Stats
@@ -130,7 +130,7 @@ def _row_cells(row: Row) -> dict[str, str]:
     }
 
 
-@queue.command(epilog=exits.TABLE, help=f"""Delete every ready and delayed row of a queue. Claimed and dead rows stay.
+@queue.command(epilog=exits.TABLE, help=f"""Delete every ready, delayed and held row of a queue. Claimed and dead rows stay.
 
 {EXPLAINED} In an app, QUEUE is the queue's name; without it the default queue is purged.
 
@@ -144,13 +144,17 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say how many rows would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(target: str, queue: str | None, dry_run: bool, yes: bool) -> None:
+    from ..workers.gate_tickets import count_held, forget
+
     name, opened = open_target(target, queue)
+    tickets = open_tickets(target)
     with opened:
         stats = opened.stats()
-        count = stats.ready + stats.delayed
+        count = stats.ready + stats.delayed + (count_held(tickets).get(name, 0) if tickets else 0)
         if dry_run:
             terminal.print_line(f"would purge {count:,} rows of {name}")
             return
         if not yes:
             terminal.confirm(f"delete {count:,} rows of {name}")
-        terminal.print_line(f"purged {opened.purge():,} rows of {name}")
+        held = forget(tickets, name) if tickets else 0
+        terminal.print_line(f"purged {held + opened.purge():,} rows of {name}")

@@ -13,7 +13,20 @@ from . import exits, terminal
 if TYPE_CHECKING:
     from ..workers.status import AppStatus, QueueStatus, WorkerStatus
 
-_NUMBERS = ("ready", "running", "delayed", "dead", "quarantined", "pid", "done", "failed", "retried", "put", "up")
+_NUMBERS = (
+    "ready",
+    "running",
+    "delayed",
+    "held",
+    "dead",
+    "quarantined",
+    "pid",
+    "done",
+    "failed",
+    "retried",
+    "put",
+    "up",
+)
 
 
 @click.command(epilog=exits.TABLE)
@@ -73,6 +86,7 @@ def _queue_cells(queue: QueueStatus) -> dict[str, str]:
         "ready": f"{stats.ready:,}",
         "running": f"{stats.claimed:,}",
         "delayed": _unless_zero(stats.delayed),
+        "held": _unless_zero(queue.held),
         "dead": _unless_zero(stats.dead),
         "quarantined": _unless_zero(stats.quarantined),
         "state": "paused" if queue.paused else "",

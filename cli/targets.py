@@ -14,6 +14,8 @@ from . import exits
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue
 
+    from ..workers.gate_tickets import Tickets
+
 #: What the arguments TARGET and QUEUE say in each help page.
 EXPLAINED = """TARGET is an app (its folder, or sqlite:FILE) or a single queue: its folder, or a URL such as txt:jobs/
 or sqlite:jobs.db."""
@@ -75,6 +77,17 @@ def open_existing(url: str) -> Queue:
         if url != split_url(url)[1]:
             raise  # the driver was asked for by name
         return open_queue(f"{error.found}:{url}", create=False)  # type: ignore[attr-defined]
+
+
+def open_tickets(target: str) -> Tickets | None:
+    """The tickets of the app that `target` is; None if it is a single queue, or has none."""
+    from ..workers.gate_tickets import Tickets
+
+    home = _home(target)
+    if _single_queue(target) is not None or home is None:
+        return None
+    tickets = Tickets(home.folder)
+    return tickets if tickets.exists() else None
 
 
 def _single_queue(target: str) -> str | None:

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from .errors import (
         BackendError, BadCall, BadKey, BadKeyType, BadValue, BootError, ChannelEmpty, ClaimLost,
         ConcurrencyConflictError, ControlError, DamagedRecords, DamagedValue, DictError, DictMismatch, DiskFull,
-        DriverMismatch, FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed, MutationPolicyError, NewerFormat,
-        NoSupervisor, NotAQueue, NotARecordFile, NotAState, NotWritable, PackageMissing, PistributerError, QueueClosed,
-        QueueError, QueueFull, QueueShutDown, RecordError, RecordTooLarge, RecordTypeError, RecordsClosed, RecordsMissing,
+        DriverMismatch, FileInUse, FolderMissing, FormatError, InconsistentValue, JobFailed, JobSkipped,
+        MutationPolicyError, NewerFormat, NoSupervisor, NotAQueue, NotARecordFile, NotAState, NotWritable,
+        PackageMissing, PistributerError, QueueClosed, QueueError, QueueFull, QueueShutDown, RecordError,
+        RecordTooLarge, RecordTypeError, RecordsClosed, RecordsMissing,
         ResultLost, ResultTimeout, RowError, RowTooLarge, RowTypeError, ShardsFull, SourceBusy, StateChanged,
         StateClosed, StateError, StateLocked, StateValueError, StorageError, SyncFailed, TaskNotFound,
         TimeLimitExceeded, TooManyOpenFiles, UnknownCompression, UnsafeFilesystem, UnsafeValue, UnsupportedChunk,
@@ -68,9 +69,11 @@ if TYPE_CHECKING:
     from .storage.durability import Sync
     from .workers.app import App
     from .workers.child import Child
+    from .workers.composition import Chord, Group, GroupJob, chain, chord, group
+    from .workers.gate_rates import RateLimit
     from .workers.hooks import Hook, Run, Sending
     from .workers.jobs import Job
-    from .workers.messages import Call
+    from .workers.messages import Call, Follower
     from .workers.pools import Pool
     from .workers.retries import Backoff, Cancel, Retry, Snooze
     from .workers.roles import Role
@@ -81,20 +84,22 @@ if TYPE_CHECKING:
 __all__ = [
     "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "AsyncDurableQueue", "AsyncQueue",
     "BackendError", "Backoff", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel",
-    "ChannelEmpty", "Child", "ClaimLost", "ConcurrencyConflictError", "ControlError", "CorruptionStrategy", "DamagedRecords",
-    "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "DurableQueue",
-    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing", "FormatError",
-    "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed", "LocalDict", "MultiThreadedReader",
-    "MultiThreadedWriter", "MutableDictCached", "MutationPolicyError", "NewerFormat", "NoSupervisor", "NonEmptySafeStrTuple",
+    "ChannelEmpty", "Child", "Chord", "ClaimLost", "ConcurrencyConflictError", "ControlError", "CorruptionStrategy",
+    "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "DurableQueue",
+    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing", "Follower",
+    "FormatError", "Group", "GroupJob", "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed",
+    "JobSkipped", "LocalDict", "MultiThreadedReader", "MultiThreadedWriter", "MutableDictCached",
+    "MutationPolicyError", "NewerFormat", "NoSupervisor", "NonEmptySafeStrTuple",
     "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing",
     "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Pool",
-    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordIndex",
+    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RateLimit", "RecordError", "RecordIndex",
     "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter", "RecordsClosed", "RecordsMissing",
     "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict",
     "SafeStrTuple", "Sending", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
     "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
     "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
-    "UnsupportedChunk", "WorkError", "WorkerDied", "WriteOnceDict", "__version__", "errors", "open_queue", "run",
+    "UnsupportedChunk", "WorkError", "WorkerDied", "WriteOnceDict", "__version__", "chain", "chord",
+    "errors", "group", "open_queue", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -108,6 +113,7 @@ _HOMES = {
     "Call": "workers.messages",
     "Cancel": "workers.retries",
     "Child": "workers.child",
+    "Chord": "workers.composition",
     "CorruptionStrategy": "records.damage",
     "DELETE_CURRENT": "dicts.flags",
     "DurableQueue": "queues.durable",
@@ -115,6 +121,9 @@ _HOMES = {
     "EmptyDict": "dicts.local",
     "FileDirDict": "dicts.files",
     "FlushQueue": "queues.flushing",
+    "Follower": "workers.messages",
+    "Group": "workers.composition",
+    "GroupJob": "workers.composition",
     "Hook": "workers.hooks",
     "IODict": "dicts.iodict",
     "Item": "queues.contract",
@@ -135,6 +144,7 @@ _HOMES = {
     "Pool": "workers.pools",
     "Progress": "workers.run",
     "Queue": "queues.contract",
+    "RateLimit": "workers.gate_rates",
     "RecordIndex": "records.index",
     "RecordReader": "records.reading",
     "RecordWriter": "records.writing",
@@ -152,6 +162,9 @@ _HOMES = {
     "Sync": "storage.durability",
     "Task": "workers.tasks",
     "WriteOnceDict": "dicts.write_once",
+    "chain": "workers.composition",
+    "chord": "workers.composition",
+    "group": "workers.composition",
     "open_queue": "queues.opening",
     "run": "workers.run",
 }

@@ -61,6 +61,7 @@
         ├── TimeLimitExceeded  (also TimeoutError)    raised inside a task by its soft time limit
         ├── ResultTimeout      (also TimeoutError)    no result yet
         ├── ResultLost                                the result was never kept or has expired
+        ├── JobSkipped                                the job was not sent: an equal one is pending
         ├── BootError                                 the app could not be loaded
         ├── NoSupervisor                              nobody runs the app, so there is nobody to ask
         └── ControlError                              the supervisor refused, or did not answer
@@ -78,10 +79,10 @@ from typing import Any
 
 __all__ = [
     "BackendError", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "ChannelEmpty", "ClaimLost",
-    "ConcurrencyConflictError", "ControlError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull",
-    "DriverMismatch", "FileInUse", "FolderMissing", "FormatError", "InconsistentValue", "JobFailed",
-    "MutationPolicyError", "NewerFormat", "NoSupervisor", "NotAQueue", "NotARecordFile", "NotAState", "NotWritable",
-    "PackageMissing",
+    "ConcurrencyConflictError", "ControlError", "DamagedRecords", "DamagedValue", "DictError", "DictMismatch",
+    "DiskFull", "DriverMismatch", "FileInUse", "FolderMissing", "FormatError", "InconsistentValue", "JobFailed",
+    "JobSkipped", "MutationPolicyError", "NewerFormat", "NoSupervisor", "NotAQueue", "NotARecordFile", "NotAState",
+    "NotWritable", "PackageMissing",
     "PistributerError", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RecordError", "RecordTooLarge",
     "RecordTypeError", "RecordsClosed", "RecordsMissing", "ResultLost", "ResultTimeout", "RowError", "RowTooLarge",
     "RowTypeError", "ShardsFull", "SourceBusy", "StateChanged", "StateClosed", "StateError", "StateLocked",
@@ -383,6 +384,10 @@ class ResultTimeout(WorkError, TimeoutError):
 
 class ResultLost(WorkError):
     """No result will come: the job was purged, or its result has expired or was never kept. Attribute: `job_id`."""
+
+
+class JobSkipped(WorkError):
+    """The call was not sent, because an equal job is pending (`unique="skip"`). Attribute: `job_id`, the other one's."""
 
 
 class BootError(WorkError):

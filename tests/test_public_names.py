@@ -18,15 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Adding a name is a promise; removing one breaks somebody. Both are changed here on purpose or not at all.
 PUBLIC = """
-    App AppendOnlyDictCached AsyncDurableQueue AsyncQueue Backoff Bytes Call Cancel Child CorruptionStrategy
-    DELETE_CURRENT DurableQueue ETagHasNotChangedFlag EmptyDict FileDirDict FlushQueue Hook IODict Item Job
-    KEEP_CURRENT LocalDict MultiThreadedReader MultiThreadedWriter MutableDictCached NonEmptySafeStrTuple Outcome
-    OverlappingMultiDict PersiDict PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue
-    RecordIndex RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync
-    Task WriteOnceDict __version__ errors open_queue run
-    BackendError BadCall BadKey BadKeyType BadValue BootError ChannelEmpty ClaimLost ConcurrencyConflictError ControlError
-    DamagedRecords DamagedValue DictError DictMismatch DiskFull DriverMismatch FileInUse FolderMissing FormatError
-    InconsistentValue JobFailed MutationPolicyError NewerFormat NoSupervisor NotAQueue NotARecordFile NotAState NotWritable
+    App AppendOnlyDictCached AsyncDurableQueue AsyncQueue BackendError Backoff BadCall BadKey BadKeyType BadValue
+    BootError Bytes Call Cancel ChannelEmpty Child Chord ClaimLost ConcurrencyConflictError ControlError
+    CorruptionStrategy DELETE_CURRENT DamagedRecords DamagedValue DictError DictMismatch DiskFull DriverMismatch
+    DurableQueue ETagHasNotChangedFlag EmptyDict FileDirDict FileInUse FlushQueue FolderMissing Follower FormatError
+    Group GroupJob Hook IODict InconsistentValue Item Job JobFailed JobSkipped KEEP_CURRENT LocalDict
+    MultiThreadedReader MultiThreadedWriter MutableDictCached MutationPolicyError NewerFormat NoSupervisor
+    NonEmptySafeStrTuple NotAQueue NotARecordFile NotAState NotWritable Outcome OverlappingMultiDict PersiDict
+    PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue RateLimit RecordIndex
+    RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync Task
+    WriteOnceDict __version__ chain chord errors group open_queue run
     PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown RecordError RecordTooLarge
     RecordTypeError RecordsClosed RecordsMissing ResultLost ResultTimeout RowError RowTooLarge RowTypeError ShardsFull
     SourceBusy StateChanged StateClosed StateError StateLocked StateValueError StorageError SyncFailed TaskNotFound

@@ -7,6 +7,8 @@
     hooks, time_limits, calling, results   around each run of a job
     result_dict                    results in a persistent dictionary instead of logs
     retries, cancelling            what becomes of a job that failed or was called off
+    gate, gate_*                   keys, uniqueness, ids and rates: who may go on, and what follows from an end
+    composition, skipped           jobs made of jobs; the handle on one that was not sent
     sending, dead                  for those who have the folder but not the code
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it

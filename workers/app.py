@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args, overload
@@ -19,14 +19,16 @@ from pistributer.storage.durability import Sync
 
 from . import results
 from .checks import at_least
+from .gate import Gate, Unique
+from .gate_rates import RateLimit, read_rate
 from .home import DEFAULT_QUEUE, Home, check_priority, check_queue_name, split_lane
 from .hooks import EnqueueSteps, Hook
 from .jobs import Job
 from .result_dict import DictResults
-from .results import ResultLog
+from .results import ResultLog, WatchedResults
 from .retries import Backoff, RetryPolicy
 from .schedules import Misfire, Schedule, check_cron, find_zone
-from .tasks import AsyncTask, Task
+from .tasks import AsyncTask, Key, Task, check_tags
 
 if TYPE_CHECKING:
     from pistributer.dicts.contract import PersiDict
@@ -38,6 +40,8 @@ Exceptions = type[BaseException] | tuple[type[BaseException], ...]
 
 #: How often a job or row whose worker died is tried again, at least, if nothing else was said.
 CRASH_RETRIES = 2
+#: How long idempotency ids are remembered, in seconds, if nothing else was said: a day.
+IDEMPOTENCY_AGE = 86400.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class App:
                    as in `open_queue`, for each of the app's queues
     results_age    how long results are kept, in seconds; a day
     results_bytes  how much room they may take; 256 MiB
+    idempotency_age
+                   how long an idempotency id is remembered, in seconds; a day
     results        a persistent dictionary to keep them in instead of logs in the app's folder; nothing expires there
     """
 
@@ -97,6 +103,7 @@ class App:
         max_row_bytes: int | None = None,
         results_age: float = results.MAX_AGE,
         results_bytes: int = results.MAX_BYTES,
+        idempotency_age: float = IDEMPOTENCY_AGE,
         results: PersiDict[Any] | None = None,
     ) -> None:
         self.home = Home(url)
@@ -111,6 +118,7 @@ class App:
         self.enqueue_steps = EnqueueSteps(())
         self.results_age = results_age
         self.results_bytes = results_bytes
+        self.idempotency_age = idempotency_age
         #: The dictionary that results are kept in; None: logs (results.py).
         self.result_store = results
         self._options: dict[str, Any] = {"sync": sync, "max_rows": max_rows, "max_bytes": max_bytes}
@@ -118,6 +126,8 @@ class App:
             self._options["max_row_bytes"] = max_row_bytes
         self._queues: dict[str, Queue] = {}
         self._opening = threading.Lock()
+        #: What jobs with keys and the like go through.
+        self.gate = Gate(self, durable=sync in ("each", "group"))
         #: The module in which it was made: where worker processes find it (loading.py).
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")
 
@@ -142,7 +152,13 @@ class App:
         crash_retries: int = CRASH_RETRIES,
         soft_time_limit: float | None = None,
         hard_time_limit: float | None = None,
-        results: bool = True,
+        results: bool | float = True,
+        key: Key | None = None,
+        key_limit: int = 1,
+        unique: Unique | None = None,
+        unique_key: Key | None = None,
+        rate_limit: RateLimit | str | None = None,
+        tags: Iterable[str] = (),
     ) -> _Decorator: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a task of a function: `@app.task`, or `@app.task(retries=2)`.
@@ -162,7 +178,17 @@ class App:
         hard_time_limit
                        seconds after which its process is killed, within a quarter of a second. The attempt counts, as
                        for any worker that died.
-        results        False: keep none, so `Job.result` does not work, and short tasks run faster
+        results        False: keep none, so `Job.result` does not work, and short tasks run faster. A number: keep them so
+                       many seconds, instead of the app's `results_age`
+        key            the name of a parameter, or a function of the arguments: jobs whose key is the same are begun one after
+                       the other, in the order in which they were sent. Keys of different tasks have nothing to do with
+                       each other. None: this job has no key
+        key_limit      how many jobs of one key may run at once
+        unique         what to do with a job while an equal one is pending, which is sent and has not begun: "skip" it,
+                       "replace" the other one by it, or "join": give the other one's handle
+        unique_key     as `key`: what makes jobs equal, instead of their arguments
+        rate_limit     how many jobs may begin in a time, over all workers: a `RateLimit`, or a text such as "10/s"
+        tags           texts that go with each message, for people and `jq`
 
         ValueError for a name that is taken.
         """
@@ -184,7 +210,13 @@ class App:
         crash_retries: int = CRASH_RETRIES,
         soft_time_limit: float | None = None,
         hard_time_limit: float | None = None,
-        results: bool = True,
+        results: bool | float = True,
+        key: Key | None = None,
+        key_limit: int = 1,
+        unique: Unique | None = None,
+        unique_key: Key | None = None,
+        rate_limit: RateLimit | str | None = None,
+        tags: Iterable[str] = (),
     ) -> Task[..., Any]:
         name = name or _name_of(function)
         _require_free(name, self.tasks, "task")
@@ -194,7 +226,9 @@ class App:
             self, function, name=name, queue=queue, priority=check_priority(priority),
             policy=_policy(retries, retry_delay, retry_on, stop_on),
             crash_retries=at_least(0, "crash_retries", crash_retries), soft_time_limit=_limit(soft_time_limit),
-            hard_time_limit=_limit(hard_time_limit), results=results,
+            hard_time_limit=_limit(hard_time_limit), results=_retention(results), key=key,
+            key_limit=at_least(1, "key_limit", key_limit), unique=unique, unique_key=unique_key,
+            rate_limit=read_rate(rate_limit), tags=check_tags(tags),
         )  # fmt: skip
         return self.tasks[name]
 
@@ -360,6 +394,10 @@ class App:
                 self._open_lane(queue, queue, 0)
             self._queues[queue].wake()
 
+    def name_of(self, queue: Queue) -> str:
+        """The name by which `queue` gave this queue, or lane."""
+        return next(name for name, opened in self._queues.items() if opened is queue)
+
     def queue_names(self) -> list[str]:
         """The queues that tasks, producers and consumers name, and those that exist, sorted."""
         named = {task.queue for task in self.tasks.values()} | {consumer.queue for consumer in self.consumers.values()}
@@ -370,24 +408,40 @@ class App:
         """The same, and for each the lanes in which its jobs with a priority wait, as far as they exist."""
         return sorted({*self.queue_names(), *self.home.lane_names()})
 
+    def purge(self, queue: str = DEFAULT_QUEUE) -> int:
+        """Delete every job or row of a queue that has not begun, held ones included; return how many.
+
+        `Queue.purge` alone knows nothing of jobs that wait for their key.
+        """
+        held = self.gate.forget(queue)
+        return held + sum(self.queue(lane).purge() for lane in self.home.lanes_of(queue))
+
     def job(self, id: str, *, task: str = "", queue: str = DEFAULT_QUEUE) -> Job[Any]:
         """A handle on a job that was sent elsewhere."""
         return Job(self, id, task, queue)
 
     def keeps_results(self, task: str) -> bool:
         """Whether results of this task are kept; of an unknown one, yes."""
-        return task not in self.tasks or self.tasks[task].results
+        return task not in self.tasks or self.tasks[task].results is not False
 
     @functools.cached_property
     def results(self) -> results.ResultReader | DictResults:
         """Results of the app's jobs."""
         return results.ResultReader(self.home.results) if self.result_store is None else DictResults(self.result_store)
 
+    def watch_results(self) -> WatchedResults | DictResults:
+        """Results of some jobs, found without remembering all others."""
+        return (
+            results.WatchedResults(self.home.results) if self.result_store is None else DictResults(self.result_store)
+        )
+
     def open_result_log(self) -> ResultLog | DictResults:
         """Where a worker process notes how jobs ended."""
         if self.result_store is not None:
             return DictResults(self.result_store)
-        return ResultLog(self.home.results, max_age=self.results_age, max_bytes=self.results_bytes)
+        # A log is deleted as a whole, so it stays as long as any of its results may have to.
+        age = max([self.results_age, *(task.results for task in self.tasks.values() if task.results is not True)])
+        return ResultLog(self.home.results, max_age=age, max_bytes=self.results_bytes)
 
     def rewind(self, producer: str, checkpoint: Any = None) -> None:
         """Have a producer go on from `checkpoint` the next time that it starts; from the beginning if that is None.
@@ -408,6 +462,7 @@ class App:
             for queue in self._queues.values():
                 queue.close()
             self._queues.clear()
+        self.gate.close()
 
     def __repr__(self) -> str:
         return f"<App {self.url}>"
@@ -427,6 +482,12 @@ class _Decorator:
 def _policy(retries: int, delay: float | Backoff, retry_on: Exceptions, stop_on: Exceptions) -> RetryPolicy:
     backoff = delay if isinstance(delay, Backoff) else Backoff(at_least(0.0, "retry_delay", delay))
     return RetryPolicy(at_least(0, "retries", retries), backoff, _exceptions(retry_on), _exceptions(stop_on))
+
+
+def _retention(results: bool | float) -> bool | float:
+    if not isinstance(results, bool) and results <= 0:
+        raise ValueError(f"results is True, False or a positive number of seconds, not {results!r}")
+    return results
 
 
 def _limit(seconds: float | None) -> float | None:

@@ -118,16 +118,15 @@ class Child:
             pass  # it was something else that ended the sleep
 
     def wait_news(self, timeout: float | None = None, also: Iterable[int] = ()) -> None:
-        """Sleep until a signal comes, the supervisor is dead, or `timeout` seconds are over. Uses no CPU meanwhile.
+        """Sleep until a signal comes, the supervisor is dead, a descriptor of `also` can be read, or `timeout` seconds are over.
 
-        also  descriptors that end the sleep when they can be read
+        Uses no CPU meanwhile.
         """
         if self._stop:
             return
         sleeper = select.poll()
         sleeper.register(self._kept.fileno(), select.POLLIN)
-        sleeper.register(self._awake.fileno(), select.POLLIN)
-        for fd in also:
+        for fd in (self._awake.fileno(), *also):
             sleeper.register(fd, select.POLLIN)
         for fd, _ in sleeper.poll(None if timeout is None else timeout * 1000):
             self._stop |= fd == self._kept.fileno()

@@ -76,6 +76,7 @@ class ConcurrentLoop(TaskLoop):
             while not self.child.stop_requested():
                 self._settle_ended()
                 if not self._begin_waiting() or not self._claim():
+                    self.idle()
                     self._sleep(WAIT)
             while self._running:  # the supervisor loses patience, not we
                 self._settle_ended()

@@ -38,14 +38,22 @@ class Progress:
 class Gauge:
     """Measures a run: the board of the supervisor in `folder`, and the queues, which other supervisors may share.
 
-    `queues()` gives each queue with its lanes, which come into being meanwhile.
+    `queues()` gives each queue with its lanes, which come into being meanwhile; `held(queue)` counts the jobs that were sent
+    to it and are in none of them yet.
     """
 
-    def __init__(self, run_folder: str, folder: str, queues: Callable[[], dict[str, list[Queue]]]) -> None:
+    def __init__(
+        self,
+        run_folder: str,
+        folder: str,
+        queues: Callable[[], dict[str, list[Queue]]],
+        held: Callable[[str], int],
+    ) -> None:
         self.board = Board(runs.board_path(folder))
         self._run_folder = run_folder
         self._folder = folder
         self._queues = queues
+        self._held = held
         #: The last measurement: what was left when so much was done, when it was, and when the next one is due.
         self._left = self._done = 0
         self._measured = self._due = 0.0
@@ -87,6 +95,8 @@ class Gauge:
         self._done, _ = self._ended()
         self._left = 0
         for name, lanes in self._queues().items():
+            # First what is in no queue yet: by the time that the queue is counted, it may be in it.
+            self._left += self._held(name)
             stats = add_up(lane.stats() for lane in lanes)
             self.ready[name] = stats.ready
             self._left += stats.ready + stats.claimed + stats.delayed

@@ -10,14 +10,16 @@ from pistributer import errors
 from pistributer.queues.contract import Row
 
 from .cancelling import CalledOff, call_off
-from .results import Finished, to_error
+from .result_dict import DictResults
+from .results import Finished, ResultReader, to_error
 
 if TYPE_CHECKING:
     from .app import App
 
 T = TypeVar("T")
+Results = ResultReader | DictResults
 
-JobStatus = Literal["queued", "delayed", "running", "done", "failed", "cancelled", "lost"]
+JobStatus = Literal["queued", "delayed", "held", "running", "done", "failed", "cancelled", "skipped", "lost"]
 
 #: Pauses between two looks for a result, in seconds: short at first, for tasks that take milliseconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
@@ -44,7 +46,11 @@ class Job(Generic[T]):
         ResultTimeout; ResultLost if no result will come: the task keeps none, the job was purged, or the result is too
         old. A lost job is noticed after about a second.
         """
-        looks = self._looks(timeout)
+        return self.result_from(self._app.results, timeout)
+
+    def result_from(self, results: Results, timeout: float | None) -> T:
+        """`result`, looked for in `results`."""
+        looks = self._looks(results, timeout)
         while isinstance(found := next(looks), float):
             time.sleep(found)
         return self._value(found)
@@ -53,7 +59,7 @@ class Job(Generic[T]):
         """`result` for asyncio: other tasks run meanwhile. `await job` is the same without a limit."""
         import asyncio  # here, because most programs that send jobs never load it
 
-        looks = self._looks(timeout)
+        looks = self._looks(self._app.results, timeout)
         while isinstance(found := await asyncio.to_thread(next, looks), float):
             await asyncio.sleep(found)
         return self._value(found)
@@ -74,12 +80,15 @@ class Job(Generic[T]):
     def status(self) -> JobStatus:
         """Where the job is now. Reads its whole queue unless there is a result.
 
-        "running" includes a job that was tried before and has been claimed again. "lost" is what a finished job of a
-        task without results looks like.
+        "running" includes a job that was tried before and has been claimed again. "held" is one that was sent and waits for
+        others: of its key, or those that it follows from. "lost" is what a finished job of a task without results looks
+        like.
         """
         finished = self._app.results.find(self.id)
         row = self._find_row() if finished is None else None
         if finished is None and row is None:
+            if self._is_held():
+                return "cancelled" if self._is_called_off() else "held"
             finished = self._app.results.find(self.id)  # it may have ended while the queue was read
         if finished is not None:
             return "done" if finished.ok else "cancelled" if finished.kind == "Cancel" else "failed"
@@ -102,26 +111,39 @@ class Job(Generic[T]):
         call_off(self._app.home.run, self.id)
 
     def _is_called_off(self) -> bool:
-        return self.id in CalledOff(self._app.home.run).read()
+        held = self._app.gate.find(self.id)
+        return self.id in CalledOff(self._app.home.run).read() or (held is not None and held.off is not None)
 
-    def _looks(self, timeout: float | None) -> Iterator[float | Finished]:
+    def _is_held(self) -> bool:
+        return self._app.gate.find(self.id) is not None or self._find_predecessor()
+
+    def _find_predecessor(self) -> bool:
+        """Whether a job is there that this one follows from: its message names this one."""
+        for lane in self._app.home.lane_names():
+            for row in self._app.queue(lane).scan("ready", "claimed", "delayed"):
+                then = row.value.get("then", ()) if isinstance(row.value, dict) else ()
+                if any(follower.get("id") == self.id for follower in then):
+                    return True
+        return False
+
+    def _looks(self, results: Results, timeout: float | None) -> Iterator[float | Finished]:
         """Look for the result once a step: yields how long to wait before the next look, in seconds, at last the result."""
         begun = now = time.monotonic()
         deadline = None if timeout is None else begun + timeout
         pause, look_at = _FIRST_PAUSE, begun + _LOOK_FOR_JOB
-        while (finished := self._app.results.find(self.id)) is None:
+        while (finished := results.find(self.id)) is None:
             left = _LONGEST_PAUSE if deadline is None else deadline - now
             if left <= 0:
                 raise self._timeout(timeout)
             if now >= look_at or not self._app.keeps_results(self.task):
-                self._require_existence()
+                self._require_existence(results)
                 # A scan of a long queue takes time; spend at most a tenth of the wait on it.
                 look_at = time.monotonic() + max(_LOOK_FOR_JOB, 10 * (time.monotonic() - now))
             yield min(pause, left)
             pause, now = min(pause * 1.5, _LONGEST_PAUSE), time.monotonic()
         yield finished
 
-    def _require_existence(self) -> None:
+    def _require_existence(self, results: Results) -> None:
         """ResultLost if there is neither a job nor a result, or if there is a job but will be no result."""
         if not self._app.keeps_results(self.task):
             raise self._lost(f"the task {self.task!r} keeps no results", "remove results=False from the task")
@@ -132,7 +154,11 @@ class Job(Generic[T]):
                 raise to_error(self.id, Finished(False, kind="Cancel", text="called off before it ran"))
             if row is not None and row.state != "dead":
                 return
-        if self._app.results.find(self.id) is not None:
+        if row is None and self._is_held():
+            if self._is_called_off():
+                raise to_error(self.id, Finished(False, kind="Cancel", text="called off before it ran"))
+            return
+        if results.find(self.id) is not None:
             return
         if row is not None:
             raise to_error(self.id, Finished(False, kind="Buried", text=row.error or "", attempts=row.attempt))

@@ -48,6 +48,8 @@ class Loop(abc.ABC):
         self.queue = lanes.current
         self.desk = desk
         self._finished: list[Item] = []
+        #: How many of these have not ended, but wait elsewhere.
+        self._moved = 0
         self._oldest = 0.0
         self._ahead = 1
         if child.jobs_left is not None:
@@ -72,6 +74,9 @@ class Loop(abc.ABC):
     def before_settle(self) -> None:  # noqa: B027 (most have nothing to do here)
         """Put on disk what must be there before rows are settled."""
 
+    def idle(self) -> None:  # noqa: B027 (most have nothing to do here)
+        """Nothing was there for a while, and everything is settled."""
+
     def run(self) -> None:
         """Until a stop is requested."""
         while not self.child.stop_requested():
@@ -80,6 +85,8 @@ class Loop(abc.ABC):
                 self.queue = self.lanes.current
                 self.before_batch()
                 self._work(items)
+            else:
+                self.idle()
 
     def _work(self, items: list[Item]) -> None:
         begun = now = time.perf_counter()
@@ -129,8 +136,8 @@ class Loop(abc.ABC):
         if not self._finished:
             return
         self.before_settle()
-        self.desk.count(done=len(self._finished))
-        finished, self._finished = self._finished, []
+        self.desk.count(done=len(self._finished) - self._moved, retried=self._moved)
+        finished, self._finished, self._moved = self._finished, [], 0
         self.queue.ack(finished)
 
 

@@ -4,15 +4,29 @@
 
     {"id": "5f0c…", "task": "resize", "args": ["a.png"], "kwargs": {"width": 80}}
 
-`args` and `kwargs` are left out when they are empty; `"retries": 5` is there if the sender chose a number. Readers ignore
-fields that they do not know.
+`args` and `kwargs` are left out when they are empty; `"retries": 5` is there if the sender chose a number, `"tags": ["eu"]` if
+there are any. Readers ignore fields that they do not know.
+
+A job with a ticket (gate_tickets.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
+it may come `"key": "customer-17"`, `"then": […]`, the messages of the calls that follow in its chain, each with the name of its
+`"queue"`, and `"chord": [id, place]`.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pistributer import errors
+
+if TYPE_CHECKING:
+    from .app import App
+    from .jobs import Job
+
+#: What a call returns; what it takes as its first argument.
+T = TypeVar("T")
+First = TypeVar("First", contravariant=True)
 
 #: Bits of a job id. Ids of one process come from a generator seeded by the system: unique, but no secret.
 _ID_BITS = 96
@@ -25,23 +39,54 @@ def new_id() -> str:
     return f"{_ids.getrandbits(_ID_BITS):024x}"
 
 
-class Call:
-    """One call of a task, not sent yet. A producer yields these; `id` will be its job's."""
+class Call(Generic[T]):
+    """One call of a task, or a chain of them, not sent yet. A producer yields these; `id` will be its job's."""
 
-    __slots__ = ("message", "queue")
+    __slots__ = ("app", "message", "queue")
 
-    def __init__(self, queue: str, message: dict[str, Any]) -> None:
+    def __init__(self, queue: str, message: dict[str, Any], app: App | None = None) -> None:
         #: Name of the queue that it goes to.
         self.queue = queue
         self.message = message
+        self.app = app
 
     @property
     def id(self) -> str:
         """The id that its job will have."""
         return str(self.message["id"])
 
+    def send(self) -> Job[T]:
+        """Send it; the job that ends with its value, in a chain that of the last call. Raises as `Task.send`."""
+        if self.app is None:
+            raise errors.BadCall("this call was made without an app", hint="make it by task.call(…)")
+        self.app.gate.send_calls([self])
+        return self.job()
+
+    def job(self) -> Job[T]:
+        """The handle that `send` gives."""
+        from .home import split_lane
+        from .jobs import Job
+
+        assert self.app is not None
+        last = self.message["then"][-1] if "then" in self.message else {**self.message, "queue": self.queue}
+        return Job(self.app, last["id"], last["task"], split_lane(last["queue"])[0])
+
     def __repr__(self) -> str:
         return f"<Call {self.message['task']} {self.id}>"
+
+
+class Follower(Generic[First, T]):
+    """A call whose first argument is what another call returned: made by `task.then(…)`, for `chain` and `chord`."""
+
+    __slots__ = ("app", "message", "queue")
+
+    def __init__(self, app: App, queue: str, message: dict[str, Any]) -> None:
+        self.app = app
+        self.queue = queue
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"<Follower {self.message['task']} {self.message['id']}>"
 
 
 def compose(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -64,4 +109,41 @@ def find_fault(message: Any) -> str | None:
         return '"args" is a list and "kwargs" an object'
     if "retries" in message and not (type(message["retries"]) is int and message["retries"] >= 0):
         return '"retries" is a number, not negative'
+    if "ticket" in message or "tags" in message:
+        return _find_fault_of_ticket(message)
     return None
+
+
+def _find_fault_of_ticket(message: dict[str, Any]) -> str | None:
+    if not all(isinstance(tag, str) for tag in _list(message.get("tags", []))):
+        return '"tags" is a list of texts'
+    if not _is_count(message.get("ticket", 0)):
+        return '"ticket" is a number, not negative'
+    if not isinstance(message.get("key", ""), str):
+        return '"key" is a text'
+    if "chord" in message and not _is_member(message["chord"]):
+        return '"chord" is a list of an id and a number'
+    return _find_fault_of_followers(message.get("then", []))
+
+
+def _find_fault_of_followers(followers: Any) -> str | None:
+    for follower in _list(followers):
+        fault = find_fault(follower)
+        if fault is None and not (isinstance(follower.get("queue"), str) and "then" not in follower):
+            fault = 'it has the name of its "queue", and no "then" of its own'
+        if fault is not None:
+            return f'"then" is a list of task messages: {fault}'
+    return None
+
+
+def _list(value: Any) -> list[Any]:
+    """A list as it is; for anything else, a list with a fault."""
+    return value if isinstance(value, list) else [None]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_member(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_count(value[1])

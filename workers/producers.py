@@ -103,9 +103,13 @@ def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
 
 def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
     queue, row = route(producer, yielded)
-    return _announced(
-        app, yielded, lambda: wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
-    )
+
+    def put() -> object:
+        if isinstance(yielded, Call) and "key" in row:
+            return app.gate.send(queue, row, 0.0, app.gate.wish_of(row), WAIT_FOR_ROOM)
+        return app.queue(queue).put(row, timeout=WAIT_FOR_ROOM)
+
+    return _announced(app, yielded, lambda: wait_for_room(child, put))
 
 
 def _announced(app: App, yielded: Any, put: Callable[[], bool]) -> bool:

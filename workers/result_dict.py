@@ -8,6 +8,7 @@ Why this is not the default: docs/decisions.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,15 @@ class DictResults:
             )
         self._store = store
 
-    def add(self, job_id: str, value: Any) -> None:
+    def add(self, job_id: str, value: Any, until: float = 0.0) -> None:
         """Store a result. Raises RowError if the dictionary's format can not hold it."""
         try:
-            self._store[job_id] = {"ok": True, "value": value}
+            self._store[job_id] = {"ok": True, "value": value, "until": until}
         except errors.BadValue as error:
             raise errors.RowError(error.message, hint=error.hint) from error
 
-    def add_failure(self, job_id: str, kind: str, text: str, traceback: str, attempts: int) -> None:
-        self._store[job_id] = asdict(Finished(False, None, kind, text, traceback, attempts))
+    def add_failure(self, job_id: str, kind: str, text: str, traceback: str, attempts: int, until: float = 0.0) -> None:
+        self._store[job_id] = asdict(Finished(False, None, kind, text, traceback, attempts, until))
 
     def flush(self) -> None:
         """Nothing to do: each result is stored at once."""
@@ -45,7 +46,15 @@ class DictResults:
     def close(self) -> None:
         """Nothing to do: the dictionary belongs to the app."""
 
+    def watch(self, jobs: Iterable[str]) -> None:
+        """Nothing to do: whatever is in the dictionary is found."""
+
+    def forget(self, job: str) -> None:
+        """Nothing to do."""
+
     def find(self, job_id: str) -> Finished | None:
         """How the job ended, if the dictionary says so."""
         found = self._store.get(job_id)
-        return None if found is None else Finished(**found)
+        if found is None or (finished := Finished(**found)).expired:
+            return None
+        return finished

@@ -6,6 +6,8 @@ segments. One JSON line per finished job::
     {"id": "5f0c…", "ok": true, "value": 42}
     {"id": "…", "ok": false, "kind": "ValueError", "text": "bad", "traceback": "…", "attempts": 3}
 
+`"until": 1763750000.0` is there for a task that says how long its results are kept: readers pass over it after that moment.
+
 A result is in the log before its job is acknowledged, so a job that is gone from its queue has one. A worker killed
 between the two runs the job again, and the later line stands for the same job.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +39,8 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 _SEGMENT = re.compile(r"(\d{4,})-(\d{6,})\.jsonl")
 #: Every line begins so, which is how a reader finds ids without parsing.
 _HEAD = b'{"id":"'
+#: … and goes on so if the job went well.
+_OK = b'","ok":true'
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,13 @@ class Finished:
     text: str = ""
     traceback: str = ""
     attempts: int = 0
+    #: When it is not to be shown any more, seconds since the epoch; 0: that is for the app to say.
+    until: float = 0.0
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return 0.0 < self.until < time.time()
 
 
 class ResultLog:
@@ -69,12 +81,15 @@ class ResultLog:
         self._segment = Segment(0, 0, "")
         self._lines: list[bytes] = []
 
-    def add(self, job_id: str, value: Any) -> None:
+    def add(self, job_id: str, value: Any, until: float = 0.0) -> None:
         """Note a result. Raises RowError if JSON can not hold it."""
-        self._lines.append(encode_json({"id": job_id, "ok": True, "value": value}))
+        line = {"id": job_id, "ok": True, "value": value}
+        self._lines.append(encode_json({**line, "until": until} if until else line))
 
-    def add_failure(self, job_id: str, kind: str, text: str, traceback: str, attempts: int) -> None:
+    def add_failure(self, job_id: str, kind: str, text: str, traceback: str, attempts: int, until: float = 0.0) -> None:
         fields = {"id": job_id, "ok": False, "kind": kind, "text": text, "traceback": traceback, "attempts": attempts}
+        if until:
+            fields["until"] = until
         self._lines.append(encode_json({name: _clean(value) for name, value in fields.items()}))
 
     def flush(self) -> None:
@@ -132,7 +147,14 @@ class ResultReader:
         if key not in self._places:
             self.refresh()
         place = self._places.get(key)
-        return None if place is None else self._load(key, *place)
+        found = None if place is None else self._load(key, *place)
+        if found is not None and not found.ok:
+            self.refresh()  # its dead letter may have been tried again since
+            found = self._load(key, *self._places.get(key, place))  # type: ignore[misc]
+        return None if found is None or found.expired else found
+
+    def _is_wanted(self, key: bytes) -> bool:
+        return True
 
     def refresh(self) -> None:
         """Read what was appended since the last time."""
@@ -153,7 +175,11 @@ class ResultReader:
         offset = start
         for line in data[:whole].splitlines(keepends=True):
             if line.startswith(_HEAD):
-                self._places[line[len(_HEAD) : line.index(b'"', len(_HEAD))]] = (path, offset, len(line))
+                key = line[len(_HEAD) : line.index(b'"', len(_HEAD))]
+                # Of two logs, nobody knows which is later: a dead letter that was tried again, and went well, went well.
+                known = self._places.get(key)
+                if self._is_wanted(key) and (known is None or known[0] == path or _OK in line[: len(key) + 24]):
+                    self._places[key] = (path, offset, len(line))
             offset += len(line)
         self._read[path] = start + whole
 
@@ -166,6 +192,29 @@ class ResultReader:
             del self._places[key]
             return None
         return Finished(**{name: line[name] for name in Finished.__slots__ if name in line})
+
+
+class WatchedResults(ResultReader):
+    """Finds the results of some jobs only, which begin after it was made. Memory: for those that are watched now."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self._watched: set[bytes] = set()
+        for segment in segments(folder):
+            stat = _stat(segment.path)
+            self._read[segment.path] = 0 if stat is None else stat.st_size
+
+    def watch(self, jobs: Iterable[str]) -> None:
+        """Find these from now on. A result that was read past before can not be found any more."""
+        self._watched.update(job.encode() for job in jobs)
+
+    def forget(self, job: str) -> None:
+        """Find this one no more."""
+        self._watched.discard(job.encode())
+        self._places.pop(job.encode(), None)
+
+    def _is_wanted(self, key: bytes) -> bool:
+        return key in self._watched
 
 
 def segments(folder: str) -> list[Segment]:

@@ -36,6 +36,8 @@ __all__ = ["Options", "Progress", "run"]
 
 #: Seconds between two calls of `on_progress`, and between two looks at everything that no descriptor tells.
 _PROGRESS = 0.2
+#: Seconds between two looks for tickets that somebody has died over.
+_SWEEP = 1.0
 
 _log = logging.getLogger("pistributer.supervisor")
 
@@ -124,6 +126,7 @@ class _Run:
         #: The paused queues because of which a run that waits for empty queues can not end, as they were last told.
         self._held_up: frozenset[str] = frozenset()
         self._notifier = Notifier()
+        self._sweep_at = 0.0
         parts = parts_of(app, source, options.pools, options.recycle)
         self.home.create()
         self._premises = Premises(self.home.run)
@@ -141,7 +144,7 @@ class _Run:
             stack.callback(self._premises.leave)
             self._premises.take(self._source, self.crew.seats, sorted(self._served() | set(self.app.queue_names())))
             self._tidy()
-            self._gauge = Gauge(self.home.run, self._premises.folder, self._watched)
+            self._gauge = Gauge(self.home.run, self._premises.folder, self._watched, self.app.gate.held)
             stack.callback(self._gauge.close)
             supervisor = Supervisor(
                 self.crew.roles(), start_method=start_method, preload=preload, grace=grace, on_event=self._event,
@@ -176,6 +179,7 @@ class _Run:
     ) -> Iterator[Callable[[], object]]:
         """What to do five times a second, and what to end when the run does."""
         yield self._look_at_wishes
+        yield self._sweep
         if any(task.hard_time_limit for task in self.app.tasks.values()):
             yield lambda: self._end_overdue(supervisor)
         yield lambda: self._interrupt(supervisor)
@@ -201,6 +205,16 @@ class _Run:
             self.crew.look()
         except (errors.StateError, errors.StorageError) as error:
             self._say("state", f"what operators asked for can not be read, so nothing changes: {error}")
+
+    def _sweep(self) -> None:
+        """Once a second, put what was admitted by those who died since; see gate_tickets.py."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP
+        try:
+            self.app.gate.sweep()
+        except errors.PistributerError as error:  # a full disk, say: the next sweep tries again
+            _log.warning("jobs that wait could not be sent on: %s", error)
 
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
@@ -269,6 +283,7 @@ class _Run:
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""
+        yield from self.app.gate.parked()
         for name in self.app.lane_names():
             for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
                 if isinstance(row.value, dict) and "task" in row.value:

@@ -11,6 +11,7 @@ from pistributer.queues.opening import open_queue
 
 from . import run_state, runs
 from .board import Board, Slot
+from .gate_tickets import Tickets, count_held
 from .home import Home, split_lane
 from .whole_queue import add_up
 
@@ -26,6 +27,8 @@ class QueueStatus:
     priorities: dict[int, Stats]
     #: Whether operators had its workers leave it alone.
     paused: bool
+    #: Jobs that were sent to it and are not in it yet: most of them wait for others of their key.
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +115,27 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
         hint = "an app's folder is made when it first sends or runs"
         raise errors.FolderMissing(f"there is no app at {home.url!r}", hint=hint, path=home.folder)
     paused = run_state.read_wishes(home.run).paused
-    queues = [_queue_status(home, name, name in paused) for name in home.queue_names()]
+    held = _held(home)
+    queues = [_queue_status(home, name, name in paused, held.get(name, 0)) for name in home.queue_names()]
     running = runs.running(home.run)
     supervisors = [SupervisorStatus(record.pid, record.started, record.app) for _, record in running]
     workers = [worker for folder, record in running for worker in _workers(folder, record)]
     return AppStatus(home.url, supervisors, queues, workers)
 
 
-def _queue_status(home: Home, name: str, paused: bool) -> QueueStatus:
+def _held(home: Home) -> dict[str, int]:
+    tickets = Tickets(home.folder)
+    try:
+        return count_held(tickets) if tickets.exists() else {}
+    finally:
+        tickets.close()
+
+
+def _queue_status(home: Home, name: str, paused: bool, held: int) -> QueueStatus:
     lanes = home.lanes_of(name)
     stats = [_stats(home.queue_url(lane)) for lane in lanes]
     priorities = {split_lane(lane)[1]: found for lane, found in zip(lanes[:-1], stats[:-1], strict=True)}
-    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities, paused)
+    return QueueStatus(name, home.queue_url(name), add_up(stats), priorities, paused, held)
 
 
 def _stats(url: str) -> Stats:

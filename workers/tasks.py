@@ -6,31 +6,39 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 from pistributer import errors
 
 from .checks import at_least
+from .gate import Answer, Unique, Wish, equality, ticket_key
+from .gate_rates import RateLimit
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
-from .messages import Call, compose
+from .messages import Call, Follower, compose
 from .retries import RetryPolicy
 
 if TYPE_CHECKING:
     from .app import App
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+A = TypeVar("A")
 T = TypeVar("T")
+#: The name of a parameter, or a function of the arguments. None: this call has none.
+Key = str | Callable[..., str | int | None]
 
 _NO_KWARGS: dict[str, Any] = {}
+_NO_WISH = Wish()
 
 
 class Task(Generic[P, T]):
     """Made by `@app.task`. Calling it runs the function here and now; `send` has a worker run it.
 
     Attributes: `name`, `queue`, `priority`, `policy` (when a failure is tried again), `crash_retries`, `soft_time_limit`,
-    `hard_time_limit`, `results`, `function`.
+    `hard_time_limit`, `results`, `key`, `key_limit`, `unique`, `unique_key`, `rate_limit`, `tags`, `function`.
     """
 
     def __init__(
@@ -45,9 +53,15 @@ class Task(Generic[P, T]):
         crash_retries: int,
         soft_time_limit: float | None,
         hard_time_limit: float | None,
-        results: bool,
+        results: bool | float,
+        key: Key | None = None,
+        key_limit: int = 1,
+        unique: Unique | None = None,
+        unique_key: Key | None = None,
+        rate_limit: RateLimit | None = None,
+        tags: tuple[str, ...] = (),
     ) -> None:
-        self._app = app
+        self.app = app
         self.function = function
         self.name = name
         self.queue = queue
@@ -61,7 +75,26 @@ class Task(Generic[P, T]):
         self.results = results
         self._signature = inspect.signature(function)
         self._arity = _plain_arity(self._signature)
+        self.key = key
+        self.key_limit = key_limit
+        self.unique = unique
+        self.unique_key = unique_key
+        self.rate_limit = rate_limit
+        self.tags = tags
+        self._check_keys()
+        #: What every message of the task has, and whether sending goes through the tickets.
+        self._always: dict[str, Any] = {"tags": list(tags)} if tags else _NO_KWARGS
+        self._asks = _Asks() if key is not None or unique is not None else None
         functools.update_wrapper(self, function)
+
+    def _check_keys(self) -> None:
+        check_unique(self.unique)
+        for option, key in (("key", self.key), ("unique_key", self.unique_key)):
+            if isinstance(key, str) and key not in self._signature.parameters:
+                known = ", ".join(self._signature.parameters) or "none"
+                raise ValueError(f"{option}={key!r} names no parameter of {self.name}; it has: {known}")
+        if self.unique_key is not None and self.unique is None:
+            raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
 
     @property
     def retries(self) -> int:
@@ -83,7 +116,7 @@ class Task(Generic[P, T]):
         Raises BadCall for arguments that the function does not take or that JSON can not hold, and what `Queue.put`
         raises. JSON turns tuples into lists.
         """
-        return self._send(args, kwargs, 0.0, _NO_KWARGS, self.lane)
+        return self._send(args, kwargs, 0.0, self._always, self.lane, self._asks)
 
     def send_many(self, calls: Iterable[tuple[Any, ...]]) -> list[Job[T]]:
         """One call for each tuple of positional arguments, in order, in few writes; much faster than `send` in a loop.
@@ -92,20 +125,52 @@ class Task(Generic[P, T]):
         DiskFull and QueueFull says how long it is.
         """
         jobs: list[Job[T]] = []
-        messages, steps = self._compose_many(calls, jobs), self._app.enqueue_steps
+        messages, steps = self._compose_many(calls, jobs), self.app.enqueue_steps
         if not steps:
-            self._put_many(messages)
-            return jobs
+            return self._put_many(messages, jobs)
         sendings = [steps.before(message, self.queue) for message in messages]
-        self._put_many(sending.message for sending in sendings)
-        for sending in sendings:
-            steps.after(sending)
-        return jobs
+        sent = self._put_many((sending.message for sending in sendings), jobs)
+        for sending, job in zip(sendings, sent, strict=True):
+            if job.id == sending.message["id"]:
+                steps.after(sending)
+        return sent
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
-        """A call to be sent later: what a producer yields. BadCall for arguments that the function does not take."""
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """A call to be sent later: what a producer yields, and `chain`, `group` and `chord` take.
+
+        Its key, if the task has one, goes with it; its uniqueness does not. BadCall for arguments that the function does
+        not take.
+        """
         self._check(args, kwargs)
-        return Call(self.lane, compose(self.name, args, kwargs))
+        message = compose(self.name, args, kwargs)
+        message.update(self._always)
+        key = self.key_for(args, kwargs)
+        if key is not None:
+            message["key"], message["ticket"] = key, 0
+        return Call(self.lane, message, self.app)
+
+    def then(self: Task[Concatenate[A, Q], T], *args: Q.args, **kwargs: Q.kwargs) -> Follower[A, T]:
+        """A call that follows another one, whose result is its first argument: `chain(a.call(1), b.then(width=80))`.
+
+        The arguments given here are the others. BadCall if the function does not take them.
+        """
+        self._check((None, *args), kwargs)
+        return Follower(self.app, self.lane, {**compose(self.name, args, kwargs), **self._always})
+
+    def map(self, values: Iterable[Any], *, window: int = 1000, timeout: float | None = None) -> Iterator[T]:
+        """Run a job for each value, and yield the results in order, while later jobs run.
+
+        window   how many jobs there are at once, at most: so many values and results are in memory, however long the
+                 iterable is. The next value is taken from it when a result has been fetched.
+        timeout  seconds to wait for one result
+
+        Raises what `send` and `Job.result` raise; JobFailed for the value that failed, and the jobs that were sent by then
+        go on. ValueError if the task keeps no results.
+        """
+        from .composition import map_values
+
+        # `Task[Concatenate[A, ...], T]` would check the values in pyright, and refuse all of them in mypy.
+        return map_values(self, values, window, timeout)
 
     def options(
         self,
@@ -115,6 +180,11 @@ class Task(Generic[P, T]):
         retries: int | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        key: str | None = None,
+        unique: Unique | None = None,
+        unique_key: str | None = None,
+        idempotency_id: str | None = None,
+        tags: Iterable[str] | None = None,
     ) -> Sender[P, T]:
         """The task with options for sending: `task.options(delay=60).send(…)` runs in a minute at the earliest.
 
@@ -124,50 +194,128 @@ class Task(Generic[P, T]):
         queue    likewise. It waits there until a pool takes from that queue; `run` says which no pool takes from.
         priority
                  likewise
+        key      instead of what the task's `key` gives
+        unique, unique_key
+                 instead of the task's own; here the key itself is given
+        idempotency_id
+                 a second send of this task with the same id, within the app's `idempotency_age`, gives the first one's job
+        tags     in addition to the task's own
 
         Raises ValueError for options that make no sense.
         """
-        options = {} if retries is None else {"retries": at_least(0, "retries", retries)}
-        return Sender(self, _delay(delay, at), options, self._other_lane(queue, priority))
+        fields = dict(self._always)
+        if retries is not None:
+            fields["retries"] = at_least(0, "retries", retries)
+        if tags is not None:
+            fields["tags"] = [*self.tags, *check_tags(tags)]
+        if unique_key is not None and (unique or self.unique) is None:
+            raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
+        asks = _Asks(key, check_unique(unique), unique_key, idempotency_id)
+        return Sender(
+            self, _delay(delay, at), fields, self._other_lane(queue, priority), self._asks if asks == _Asks() else asks
+        )
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
         if queue is not None:
-            self._app.require_tasks_queue(queue)
+            self.app.require_tasks_queue(queue)
         level = self.priority if priority is None else check_priority(priority)
         return lane_name(self.queue if queue is None else queue, level)
 
     def _send(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], delay: float, options: dict[str, Any], lane: str
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        delay: float,
+        options: dict[str, Any],
+        lane: str,
+        asks: _Asks | None,
     ) -> Job[T]:
         if kwargs or self._arity is None or not self._arity[0] <= len(args) <= self._arity[1]:
             self._check(args, kwargs)
         message = compose(self.name, args, kwargs)
         message.update(options)
-        steps = self._app.enqueue_steps
+        steps = self.app.enqueue_steps
         queue = self.queue if lane is self.lane else split_lane(lane)[0]
         sending = steps.before(message, queue, delay) if steps else None
+        job: Job[T] = Job(self.app, message["id"], self.name, queue)
         try:
-            self._app.queue(lane).put(message, delay=delay)
+            if asks is not None and (wish := self._wish(message, asks)) != _NO_WISH:
+                job = self._job(self.app.gate.send(lane, message, delay, wish), job)
+            else:
+                self.app.queue(lane).put(message, delay=delay)
         except errors.RowError as error:
             raise self._bad_call(error) from error
-        if sending is not None:
+        if sending is not None and job.id == message["id"]:
             steps.after(sending)
-        return Job(self._app, message["id"], self.name, queue)
+        return job
+
+    def _job(self, answer: Answer, asked: Job[T]) -> Job[T]:
+        queue = split_lane(answer.queue)[0]
+        if answer.skipped:
+            from .skipped import SkippedJob
+
+            return SkippedJob(self.app, self.name, queue, answer.job)
+        return asked if answer.job == asked.id else Job(self.app, answer.job, self.name, queue)
+
+    def _wish(self, message: dict[str, Any], asks: _Asks) -> Wish:
+        """What the tickets are asked for; marks the message as one that has a ticket, and gives it its key."""
+        args, kwargs = message.get("args", ()), message.get("kwargs", _NO_KWARGS)
+        key = asks.key if asks.key is not None else self.key_for(args, kwargs)
+        if key is not None:
+            message["key"], message["ticket"] = key, 0
+        unique = asks.unique or self.unique
+        equal = None if unique is None else self._equality(args, kwargs, asks.unique_key)
+        return Wish(
+            ticket_key(self.name, key), self.key_limit if key is not None else 1, unique, equal, asks.idempotency_id
+        )
+
+    def _equality(self, args: Any, kwargs: dict[str, Any], given: str | None) -> str:
+        key = given if given is not None else self._value_of(self.unique_key, args, kwargs)
+        if key is not None:
+            return f"{self.name}\n{key}"
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return equality(self.name, bound.arguments)
+
+    def key_for(self, args: Any, kwargs: dict[str, Any]) -> str | None:
+        """The key of a call with these arguments; None if it has none. Raises what the task's `key` function raises."""
+        return self._value_of(self.key, args, kwargs)
+
+    def _value_of(self, key: Key | None, args: Any, kwargs: dict[str, Any]) -> str | None:
+        if key is None:
+            return None
+        if callable(key):
+            found: Any = key(*args, **kwargs)
+        else:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            found = bound.arguments[key]
+        if found is not None and not isinstance(found, (str, int)):
+            raise self._bad_call(f"a key is a text or an integer, not {type(found).__name__}")
+        return None if found is None else str(found)
 
     def _compose_many(self, calls: Iterable[Any], jobs: list[Job[T]]) -> Iterator[dict[str, Any]]:
         """Messages for `calls`, which are checked; their jobs go to `jobs`."""
-        app, name, queue = self._app, self.name, self.queue
+        app, name, queue, always = self.app, self.name, self.queue, self._always
         least, most = (1, 0) if self._arity is None else self._arity
         for args in calls:
             if not isinstance(args, tuple) or not least <= len(args) <= most:
                 self._check(args, _NO_KWARGS)
             message = compose(name, args, _NO_KWARGS)
+            if always:
+                message.update(always)
             jobs.append(Job(app, message["id"], name, queue))
             yield message
 
-    def _put_many(self, messages: Iterable[dict[str, Any]]) -> None:
+    def _put_many(self, messages: Iterable[dict[str, Any]], jobs: list[Job[T]]) -> list[Job[T]]:
+        """Send the messages of these jobs; the jobs that they are, which may be others."""
         try:
-            self._app.queue(self.lane).put_many(messages)
+            if self._asks is None:
+                self.app.queue(self.lane).put_many(messages)
+                return jobs
+            asks = self._asks
+            answers = self.app.gate.send_many(self.lane, ((message, self._wish(message, asks)) for message in messages))
+            return [self._job(answer, jobs[number]) for number, answer in enumerate(answers)]
         except errors.RowError as error:
             raise self._bad_call(error) from error
 
@@ -195,21 +343,49 @@ class AsyncTask(Task[P, T]):
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """What a sender asks the tickets for, beside what its task asks for always."""
+
+    key: str | None = None
+    unique: Unique | None = None
+    unique_key: str | None = None
+    idempotency_id: str | None = None
+
+
 class Sender(Generic[P, T]):
     """A task with options for sending."""
 
-    __slots__ = ("_delay", "_lane", "_options", "_task")
+    __slots__ = ("_asks", "_delay", "_lane", "_options", "_task")
 
-    def __init__(self, task: Task[P, T], delay: float, options: dict[str, Any], lane: str) -> None:
+    def __init__(
+        self, task: Task[P, T], delay: float, options: dict[str, Any], lane: str, asks: _Asks | None = None
+    ) -> None:
         self._task = task
         self._delay = delay
         self._lane = lane
         #: What goes into the message.
         self._options = options
+        self._asks = asks
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """As `Task.send`."""
-        return self._task._send(args, kwargs, self._delay, self._options, self._lane)
+        return self._task._send(args, kwargs, self._delay, self._options, self._lane, self._asks)
+
+
+def check_unique(unique: Unique | None) -> Unique | None:
+    """`unique`, or ValueError for a word that means nothing."""
+    if unique is not None and unique not in get_args(Unique):
+        raise ValueError(f"unique is one of {', '.join(get_args(Unique))}, not {unique!r}")
+    return unique
+
+
+def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """`tags` as a tuple. TypeError for what is no collection of texts."""
+    found = tuple(tags)
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in found):
+        raise TypeError(f"tags are texts, such as ('import', 'eu'), not {tags!r}")
+    return found
 
 
 def _delay(delay: float | timedelta, at: datetime | None) -> float:

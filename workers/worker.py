@@ -20,6 +20,8 @@ from .calling import Caller, SharedLoop
 from .cancelling import INTERRUPT, CalledOff
 from .child import Child
 from .excused import excused
+from .gate_rates import RateLimits
+from .gate_turns import Followers, Turns
 from .hooks import Hook, Retries, Run, Step, steps
 from .lanes import Lanes
 from .loading import load_app
@@ -45,7 +47,7 @@ class KeepResults(Hook):
 
     def after_run(self, run: Run) -> None:
         try:
-            self.log.add(run.job_id, run.value)
+            self.log.add(run.job_id, run.value, _until(run.task))
         except errors.RowError as error:
             raise errors.RowError(
                 f"what {run.task.name} returned can not be kept as a result: {error.message}",
@@ -55,7 +57,12 @@ class KeepResults(Hook):
     def on_failure(self, run: Run) -> None:
         if run.retry_in is None and run.error is not None:
             kind, text = type(run.error).__name__, str(run.error)
-            self.log.add_failure(run.job_id, kind, text, _traceback(run.error), run.attempt)
+            self.log.add_failure(run.job_id, kind, text, _traceback(run.error), run.attempt, _until(run.task))
+
+
+def _until(task: Task[..., Any]) -> float:
+    """When a result that is kept now is over; 0: the app says."""
+    return 0.0 if isinstance(task.results, bool) else time.time() + task.results
 
 
 @dataclass(slots=True)
@@ -66,6 +73,8 @@ class Ready:
     call: Callable[..., Any]
     shown: bytes
     is_async: bool
+    #: Whether each of its jobs has a ticket, whoever sent it.
+    keyed: bool
     claimed: tuple[Step, ...]
     before: tuple[Step, ...]
     after: tuple[Step, ...]
@@ -98,8 +107,10 @@ class TaskLoop(Loop):
         self._current: str | None = None
         signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
-        limits = self.time_limits()
-        self._tasks = {name: _prepare(app, task, caller, log, limits) for name, task in app.tasks.items()}
+        #: The jobs with tickets that were begun here.
+        self._turns = Turns(app, log)
+        limits, follow = self.time_limits(), Followers(self._turns)
+        self._tasks = {name: _prepare(app, task, caller, log, limits, follow) for name, task in app.tasks.items()}
 
     def time_limits(self) -> Hook:
         """What holds tasks to their soft time limits."""
@@ -110,6 +121,14 @@ class TaskLoop(Loop):
 
     def before_settle(self) -> None:
         self._log.flush()
+        self._turns.flush()
+
+    def settle(self) -> None:
+        super().settle()
+        self._turns.settle()
+
+    def idle(self) -> None:
+        self._turns.tidy()
 
     def _interrupt(self, number: int, frame: object) -> None:
         """A job was called off while it ran; by now, perhaps another one runs."""
@@ -128,7 +147,8 @@ class TaskLoop(Loop):
             self._refuse_unknown(item, message)
             return
         if message["id"] in self._cancelled:
-            self._end_cancelled(ready, item, message)
+            if self._take_turn(ready, item, message):
+                self._end_cancelled(ready, item, message, "called off before it ran")
             return
         policy = ready.task.policy
         if "retries" in message:
@@ -138,9 +158,53 @@ class TaskLoop(Loop):
             attempts = max(0, attempts - self._excused.read()[message["id"]])
         run = Run(message["id"], ready.task, message, attempts + 1, policy)
         if attempts and attempts >= ready.task.most_attempts(policy.limit):
-            self._refuse_deadly(ready, item, run)
-        elif not ready.claimed or self._may_begin(ready, item, run):
+            if self._take_turn(ready, item, message):
+                self._refuse_deadly(ready, item, run)
+        elif (not ready.claimed or self._may_begin(ready, item, run)) and self._take_turn(ready, item, message):
             self._run(ready, item, run)
+
+    def _take_turn(self, ready: Ready, item: Item, message: dict[str, Any]) -> bool:
+        """Whether the job's ticket, if it has one, lets it begin; else the row has been dealt with."""
+        if "ticket" not in message and not ready.keyed:
+            return True
+        verdict = self._turns.begin(item, ready.task, self.queue)
+        if verdict.what == "off":
+            self._end_cancelled(ready, item, message, verdict.text)
+        elif verdict.what == "bury":
+            self._bury_settled([item], verdict.text)
+        elif verdict.what == "drop":
+            self._drop(item)
+        return verdict.what == "run"
+
+    def _drop(self, item: Item) -> None:
+        """Acknowledge a row that is not where its job is now."""
+        super().finish(item)
+        self._moved += 1
+
+    # -- the ends of a job with a ticket
+
+    def finish(self, item: Item) -> None:
+        if self._turns.begun:
+            self._turns.done(item.value["id"])
+        super().finish(item)
+
+    def give_back(self, items: list[Item], *, delay: float, error: str | None, counted: bool = True) -> None:
+        if self._turns.begun:
+            self._turns.again([item.value["id"] for item in items])
+        super().give_back(items, delay=delay, error=error, counted=counted)
+
+    def bury(self, items: list[Item], *, error: str) -> None:
+        if self._turns.begun and self._turns.dead([item.value for item in items], error):
+            self._bury_settled(items, error)
+        else:
+            super().bury(items, error=error)
+
+    def _bury_settled(self, items: list[Item], error: str) -> None:
+        """Bury, and forget the tickets at once: somebody may try a dead letter again a moment later."""
+        self.settle()
+        super().bury(items, error=error)
+        self._turns.settle()
+        self._turns.tidy()
 
     def _may_begin(self, ready: Ready, item: Item, run: Run) -> bool:
         """Ask the hooks. The first that postpones or drops the job has decided."""
@@ -150,7 +214,9 @@ class TaskLoop(Loop):
                 self.give_back([item], delay=run.postponed, error=None)
                 return False
             if run.dropped:
-                self.finish(item)
+                if self._take_turn(ready, item, run.message):
+                    self._turns.failed(run.message, Cancel("a hook dropped it"))
+                    self.finish(item)
                 return False
         return True
 
@@ -191,22 +257,29 @@ class TaskLoop(Loop):
                 step(run)
             self.give_back([item], delay=run.retry_in, error=text, counted=run.counted)
         elif run.cancelled:
+            self._turns.failed(run.message, error)
             self.finish(item)
         else:
             for step in ready.dead:
                 step(run)
+            self._turns.failed(run.message, error)
             self.bury([item], error=text)
 
-    def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any]) -> None:
+    def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any], text: str) -> None:
         if ready.task.results:
-            self._log.add_failure(message["id"], Cancel.__name__, "called off before it ran", "", item.attempt)
+            self._log.add_failure(message["id"], Cancel.__name__, text, "", item.attempt)
+        self._turns.failed(message, Cancel(text))
         self.finish(item)
 
     def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
         name = message["task"]
         hint = f"the app has {', '.join(sorted(self._tasks)) or 'no tasks'}; add the task, then requeue the dead letter"
         error = errors.TaskNotFound(f"the app has no task {name!r}", hint=hint, task=name)
-        self._end_badly(item, message["id"], error)
+        verdict = self._turns.begin(item, None, self.queue) if "ticket" in message else None
+        if verdict is not None and verdict.what == "drop":
+            self._drop(item)
+        else:
+            self._end_badly(item, message, error)
 
     def _refuse_deadly(self, ready: Ready, item: Item, run: Run) -> None:
         cause = deaths.last_cause(self._death_notes, run.job_id)
@@ -215,11 +288,12 @@ class TaskLoop(Loop):
         run.error = error = errors.WorkerDied(f"{text}; the last time the worker {cause}" if cause else text)
         for step in ready.dead:
             step(run)
-        self._end_badly(item, run.job_id, error)
+        self._end_badly(item, run.message, error)
 
-    def _end_badly(self, item: Item, job_id: str, error: errors.WorkError) -> None:
+    def _end_badly(self, item: Item, message: dict[str, Any], error: errors.WorkError) -> None:
         kind, text = type(error).__name__, str(error)
-        self._log.add_failure(job_id, kind, text, "", item.attempt)
+        self._log.add_failure(message["id"], kind, text, "", item.attempt)
+        self._turns.failed(message, error)
         self.bury([item], error=f"{kind}: {text}")
 
 
@@ -229,17 +303,16 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
     log = app.open_result_log()
     for hook in app.hooks:
         hook.on_start(child.role)
-    lanes = Lanes(app, pool, PausePage(beside(board)), child)
     loop: TaskLoop
     caller: Caller | SharedLoop
+    lanes, first = Lanes(app, pool, PausePage(beside(board)), child), slot + child.index * pool.width
     if pool.width == 1:
-        caller, desk = Caller(), Desk(board, slot + child.index)
+        caller, desk = Caller(), Desk(board, first)
         loop = TaskLoop(child, app, lanes, desk, caller, log)
     else:
         from .concurrency import ConcurrentLoop  # here, because it needs this module
 
-        caller, first = SharedLoop(), slot + child.index * pool.width
-        desks = [Desk(board, first + number) for number in range(pool.width)]
+        caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
         loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
     child.ready()
     try:
@@ -247,7 +320,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
         for hook in app.hooks:
             hook.on_stop(child.role)
     finally:
-        leave(log.close, app.close, caller.close)
+        leave(loop.idle, log.close, app.close, caller.close)
 
 
 def load_checked(source: str, url: str) -> App:
@@ -262,14 +335,21 @@ def load_checked(source: str, url: str) -> App:
 
 
 def _prepare(
-    app: App, task: Task[..., Any], caller: Caller | SharedLoop, log: ResultLog | DictResults, limits: Hook
+    app: App,
+    task: Task[..., Any],
+    caller: Caller | SharedLoop,
+    log: ResultLog | DictResults,
+    limits: Hook,
+    follow: Hook,
 ) -> Ready:
-    hooks: list[Hook] = [limits, Retries(), *app.hooks, *([KeepResults(log)] if task.results else [])]
+    hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *([KeepResults(log)] if task.results else [])]
+    if task.rate_limit is not None:
+        hooks.append(RateLimits(app.gate.tickets, task.rate_limit))
     function = task.function
     for hook in reversed(hooks):
         function = hook.wrap(task, function)
     return Ready(
-        task, caller.plain(function), task.name.encode(), inspect.iscoroutinefunction(function),
+        task, caller.plain(function), task.name.encode(), inspect.iscoroutinefunction(function), task.key is not None,
         steps(hooks, "on_claim"), steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
         steps(hooks, "on_retry"), steps(hooks, "on_dead"),
     )  # fmt: skip

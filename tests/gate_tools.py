@@ -1,0 +1,74 @@
+"""An app with jobs that need tickets, and a worker without a supervisor: a process that dies where a test wants it to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from pistributer import App
+from pistributer.workers import board, loop
+from pistributer.workers.board import Desk
+from pistributer.workers.calling import Caller
+from pistributer.workers.lanes import Lanes
+from pistributer.workers.pools import Pool
+from pistributer.workers.worker import TaskLoop
+
+
+class _Leash:
+    """As much of a supervised child as a loop needs: it stops when its queue is empty."""
+
+    jobs_left = None
+    role, index = "worker default", 0
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def stop_requested(self) -> bool:
+        return self.stopped
+
+
+def work(app: App, *, until: Callable[[], bool] = lambda: True, ready_only: bool = False) -> None:
+    """Run the jobs of the app's default queue in this process, until it is empty and `until()` is true.
+
+    `ready_only`: delayed rows do not count.
+    """
+    os.makedirs(app.home.run, exist_ok=True)
+    path = os.path.join(app.home.run, f"board-{os.getpid()}")
+    board.create(path, 1)
+    leash, log, before = _Leash(), app.open_result_log(), signal.getsignal(signal.SIGURG)
+
+    class Loop(TaskLoop):
+        def idle(self) -> None:
+            super().idle()
+            app.gate.sweep()
+            left = next(app.queue().scan("ready", *(() if ready_only else ("delayed",))), None)
+            leash.stopped = left is None and not app.gate.held() and until()
+
+    worker = Loop(leash, app, Lanes(app, Pool("default")), Desk(path, 0), Caller(), log)  # type: ignore[arg-type]
+    try:
+        with mock.patch.object(loop, "WAIT", 0.002):
+            worker.run()
+        worker.idle()
+    finally:
+        signal.signal(signal.SIGURG, before)
+        log.close()
+
+
+def tickets(app: App) -> list[tuple[Any, ...]]:
+    """(job, state, copy) of every ticket, in order."""
+    if not os.path.exists(app.gate.tickets.path):
+        return []
+    with closing(sqlite3.connect(app.gate.tickets.path)) as connection:
+        return connection.execute("SELECT job, state, copy FROM tickets ORDER BY n").fetchall()
+
+
+def note(folder: Path, name: str, text: str) -> None:
+    """Add a line, in one write, so that a line of a killed process is whole or not there."""
+    with open(folder / name, "a", buffering=1) as file:
+        file.write(f"{text}\n")

@@ -1,0 +1,382 @@
+"""Sending through tickets: who may go into a queue now, who waits, and who is not sent at all. gate_tickets.py says why.
+
+Jobs that ask for none of this never come here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from pistributer import errors
+from pistributer.queues.rows import encode_json
+
+from . import gate_tickets as store
+from .cancelling import CalledOff
+from .gate_tickets import Parcel, Tickets
+from .home import split_lane
+from .messages import Call, Follower, new_id
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from .app import App
+
+Unique = Literal["skip", "replace", "join"]
+
+#: Tickets that are admitted in one transaction, and put in one write.
+_BATCH = 500
+#: Sweeps between two looks for tickets whose row is gone.
+_LOOK_FOR_LOST = 3
+
+_log = logging.getLogger("pistributer.gate")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a sender asks for, beside that its job is run."""
+
+    key: str | None = None
+    key_limit: int = 1
+    unique: Unique | None = None
+    #: What makes a job equal to another one.
+    equal: str | None = None
+    idempotency_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The job that the sender's job is: its own, or another one. `skipped`: that other one is why nothing was sent."""
+
+    job: str
+    queue: str
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that is in no queue: where it stands."""
+
+    #: It was called off, for this reason.
+    off: str | None
+
+
+class Gate:
+    """The tickets of one app, as those see them who send and those who look."""
+
+    def __init__(self, app: App, *, durable: bool) -> None:
+        self._app = app
+        self.tickets = Tickets(app.home.folder, durable=durable)
+        #: (ticket, copy) that the sweep before this one saw; None: there was none.
+        self._seen: set[tuple[int, int]] | None = None
+        self._lost: dict[str, set[tuple[int, int]]] = {}
+        self._sweeps = 0
+
+    # -- sending
+
+    def send(
+        self, queue: str, message: dict[str, Any], delay: float, wish: Wish, timeout: float | None = None
+    ) -> Answer:
+        """Admit one job, and put it into its queue if it may go there now. Raises what `Queue.put` raises."""
+        [answer] = self.send_many(queue, [(message, wish)], delay, timeout)
+        return answer
+
+    def send_many(
+        self,
+        queue: str,
+        jobs: Iterable[tuple[dict[str, Any], Wish]],
+        delay: float = 0.0,
+        timeout: float | None = None,
+    ) -> Iterator[Answer]:
+        """Admit jobs in order, in few transactions. Raises as `Queue.put_many`; what was admitted and not put is taken back."""
+        self._app.home.create()
+        jobs = iter(jobs)
+        while batch := list(itertools.islice(jobs, _BATCH)):
+            now = time.time()
+            due = now + delay if delay else 0.0
+            out: list[Parcel] = []
+            with self.tickets.database.transaction() as connection:
+                answers = [self._admit(connection, queue, message, due, wish, now, out) for message, wish in batch]
+            self._put_or_take_back(out, timeout)
+            yield from answers
+
+    def send_calls(self, calls: Sequence[Call[Any]]) -> None:
+        """Send calls, in order, by way of their keys if they have any. Raises BadCall and what `Queue.put_many` raises."""
+        steps = self._app.enqueue_steps
+        sendings = [steps.before(call.message, split_lane(call.queue)[0]) for call in calls]
+        sent = zip((call.queue for call in calls), (sending.message for sending in sendings), strict=True)
+        try:
+            for (lane, keyed), together in itertools.groupby(sent, lambda one: (one[0], "key" in one[1])):
+                messages = [message for _, message in together]
+                if keyed:
+                    list(self.send_many(lane, ((message, self.wish_of(message)) for message in messages)))
+                else:
+                    self._app.queue(lane).put_many(messages)
+        except errors.RowError as error:
+            names = ", ".join(sorted({call.message["task"] for call in calls}))
+            raise errors.BadCall(f"{names}: {error}", task=names) from error
+        for sending in sendings:
+            steps.after(sending)
+
+    def wish_of(self, message: dict[str, Any]) -> Wish:
+        """What the message of a call asks for."""
+        task = self._app.tasks.get(message["task"])
+        return Wish(ticket_key(message["task"], message.get("key")), 1 if task is None else task.key_limit)
+
+    def send_chord(self, calls: Sequence[Call[Any]], callback: Follower[Any, Any]) -> None:
+        """Admit all calls in one transaction, with the callback that the last of them to end will send."""
+        self._app.home.create()
+        chord, now = new_id(), time.time()
+        out: list[Parcel] = []
+        row = (chord, len(calls), callback.message["id"], callback.queue, encode_json(callback.message).decode())
+        with self.tickets.database.transaction() as connection:
+            connection.execute("INSERT INTO chords VALUES (?, ?, ?, ?, ?, NULL)", row)
+            for place, call in enumerate(calls):
+                message = _as_member(call.message, [chord, place])
+                self._admit(connection, call.queue, message, 0.0, self.wish_of(message), now, out)
+        try:
+            self._put_or_take_back(out)
+        except BaseException:
+            self.tickets.database.write("DELETE FROM chords WHERE id = ?", (chord,))
+            raise
+
+    def _admit(
+        self, connection: sqlite3.Connection, queue: str, message: dict[str, Any], due: float, wish: Wish, now: float,
+        out: list[Parcel],
+    ) -> Answer:  # fmt: skip
+        job, task, id = message["id"], message["task"], wish.idempotency_id
+        answer = self._known(connection, task, id, now) or self._pending(connection, wish, job)
+        if answer is None:
+            answer = Answer(job, queue)
+            has_room = store.has_room(connection, wish.key, wish.key_limit)
+            parcel = Parcel(job, queue, int(has_room), due, message)
+            state = store.OUT if has_room else store.PARKED
+            store.add(connection, parcel, state, now, key=wish.key, key_limit=wish.key_limit, equal=wish.equal)
+            out.extend([parcel] if has_room else [])
+        if id is not None and not answer.skipped:
+            connection.execute(
+                "INSERT OR IGNORE INTO ids VALUES (?, ?, ?, ?, ?)", (task, id, answer.job, answer.queue, now)
+            )
+        return answer
+
+    def _known(self, connection: sqlite3.Connection, task: str, id: str | None, now: float) -> Answer | None:
+        """The job that was sent with this idempotency id."""
+        if id is None:
+            return None
+        connection.execute("DELETE FROM ids WHERE at < ?", (now - self._app.idempotency_age,))
+        found = connection.execute("SELECT job, queue FROM ids WHERE task = ? AND id = ?", (task, id)).fetchone()
+        return None if found is None else Answer(*found)
+
+    def _pending(self, connection: sqlite3.Connection, wish: Wish, job: str) -> Answer | None:
+        """The equal job that is pending, if that is why this one is not sent."""
+        if wish.unique is None:
+            return None
+        found = connection.execute("SELECT n, job, queue FROM tickets WHERE equal = ?", (wish.equal,)).fetchone()
+        if found is None:
+            return None
+        n, other, queue = found
+        if wish.unique == "replace":
+            reason = f"replaced by job {job}"
+            connection.execute("UPDATE tickets SET equal = NULL, off = ? WHERE n = ?", (reason, n))
+            return None
+        if other in CalledOff(self._app.home.run).read():
+            connection.execute("UPDATE tickets SET equal = NULL WHERE n = ?", (n,))  # it will never begin
+            return None
+        return Answer(other, queue, skipped=wish.unique == "skip")
+
+    def _put_or_take_back(self, parcels: list[Parcel], timeout: float | None = None) -> None:
+        left = list(parcels)
+        try:
+            self.put(parcels, timeout=timeout, done=left.remove)
+        except BaseException:
+            # Killed before this is committed, or if this fails too: the sweep sends them.
+            with self.tickets.database.transaction() as connection:
+                for parcel in left:
+                    connection.execute(
+                        f"DELETE FROM tickets WHERE job = ? AND copy = ? AND state = {store.OUT}",
+                        (parcel.job, parcel.copy),
+                    )
+                    connection.execute("DELETE FROM ids WHERE job = ?", (parcel.job,))
+            raise
+
+    # -- putting what was admitted
+
+    def put(
+        self,
+        parcels: Sequence[Parcel],
+        *,
+        block: bool = True,
+        timeout: float | None = None,
+        done: Callable[[Parcel], object] | None = None,
+    ) -> None:
+        """Put parcels into their queues, and mark their tickets. Those that do not fit (`block=False`) stay as they are."""
+        for (queue, due), group in itertools.groupby(parcels, key=lambda parcel: (parcel.queue, parcel.due)):
+            together, error = list(group), None
+            try:
+                stored = self._put(queue, due, together, block, timeout)
+            except errors.PistributerError as raised:
+                error, stored = raised, int(getattr(raised, "stored", 0))
+            self._mark(together[:stored])
+            for parcel in together[:stored] if done else ():
+                done(parcel)  # type: ignore[misc]
+            if error is not None and (block or not isinstance(error, errors.QueueFull)):
+                raise error
+
+    def _put(self, queue: str, due: float, parcels: list[Parcel], block: bool, timeout: float | None) -> int:
+        """How many were stored: all, unless this raises an error that says how many (`stored`)."""
+        opened, delay, stored = self._app.queue(queue), max(0.0, due - time.time()), 0
+        if not delay and len(parcels) > 1:
+            return opened.put_many((parcel.stamped() for parcel in parcels), block=block, timeout=timeout)
+        try:
+            for parcel in parcels:
+                opened.put(parcel.stamped(), delay=delay, block=block, timeout=timeout)
+                stored += 1
+        except errors.PistributerError as error:
+            error.stored = stored  # type: ignore[attr-defined]
+            raise
+        return stored
+
+    def _mark(self, parcels: list[Parcel]) -> None:
+        if not parcels:
+            return
+        with self.tickets.database.transaction() as connection:
+            connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
+
+    # -- sweeping
+
+    def sweep(self) -> None:
+        """Put what was admitted by somebody who has died since. Called about once a second, by each supervisor.
+
+        A ticket that is to be put is left alone the first time that it is seen: most likely its sender is just doing it.
+        """
+        if not self.tickets.exists():
+            return
+        self._sweeps += 1
+        if self._sweeps % _LOOK_FOR_LOST == 1:
+            self._find_lost()
+        found = set(
+            self.tickets.database.read(
+                f"SELECT n, copy FROM tickets WHERE state = {store.OUT} ORDER BY n LIMIT {_BATCH}"
+            )
+        )
+        forgotten = found if self._seen is None else found & self._seen
+        self._seen = found - forgotten
+        for n, copy in sorted(forgotten):
+            self._put_again(n, copy)
+
+    def _put_again(self, n: int, copy: int) -> None:
+        with self.tickets.database.transaction() as connection:
+            still = f"SELECT 1 FROM tickets WHERE n = ? AND copy = ? AND state = {store.OUT}"
+            if connection.execute(still, (n, copy)).fetchone() is None:
+                return
+            parcel = store.take_out(connection, n)
+            connection.execute("UPDATE tickets SET stray = 1 WHERE n = ?", (n,))
+        try:
+            self.put([parcel], block=False)
+        except errors.RowError as error:
+            self.refuse(parcel, error)
+
+    def refuse(self, parcel: Parcel, error: errors.RowError) -> None:
+        """A message that grew on its way (results of others are in it) and does not fit into its queue: it has failed."""
+        log = self._app.open_result_log()
+        try:
+            text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
+            log.add_failure(parcel.job, type(error).__name__, text, "", 0)
+        finally:
+            log.close()
+        with self.tickets.database.transaction() as connection:
+            [(key,)] = connection.execute("SELECT key FROM tickets WHERE job = ?", (parcel.job,)).fetchall()
+            connection.execute("DELETE FROM tickets WHERE job = ?", (parcel.job,))
+            store.release(connection, key)  # put by the next sweep
+        _log.error("%s", text)
+
+    def _find_lost(self) -> None:
+        """Tickets of a queue that has no row, seen twice: their rows went with a power cut, or behind our back."""
+        horizon = time.time() - store.STUB_AGE
+        self.tickets.database.write(store.DROP_OLD_STUBS, (horizon,))
+        self.tickets.database.write("DELETE FROM chords WHERE failed < ?", (horizon,))
+        self.tickets.database.write("DELETE FROM promised WHERE at < ?", (horizon,))
+        before, self._lost = self._lost, {}
+        for queue in self._app.lane_names():
+            rowless = self._rowless(queue)
+            lost = rowless & before.get(queue, set())
+            for n, copy in lost:
+                self.tickets.database.write(
+                    f"UPDATE tickets SET state = {store.OUT}, stray = 1 WHERE n = ? AND copy = ?"
+                    f" AND state IN ({store.PUT}, {store.BEGUN})",
+                    (n, copy),
+                )
+            self._lost[queue] = rowless - lost
+
+    def _rowless(self, queue: str) -> set[tuple[int, int]]:
+        wanted = f"SELECT n, copy FROM tickets WHERE state IN ({store.PUT}, {store.BEGUN}) AND queue = ? LIMIT {_BATCH}"
+        found = set(self.tickets.database.read(wanted, (queue,)))
+        if found and next(self._app.queue(queue).scan("ready", "claimed", "delayed"), None) is not None:
+            return set()
+        return found
+
+    # -- looking
+
+    def held(self, queue: str | None = None) -> int:
+        """Jobs that were sent and are in no queue yet: most of them wait for others of their key."""
+        counted = store.count_held(self.tickets) if self.tickets.exists() else {}
+        return sum(counted.values()) if queue is None else counted.get(queue, 0)
+
+    def find(self, job: str) -> Held | None:
+        """Where a job stands that is in no queue; None: it has no ticket."""
+        if not self.tickets.exists():
+            return None
+        over = f"({store.DONE}, {store.DEAD}, {store.OVER})"
+        found = self.tickets.database.read(f"SELECT off FROM tickets WHERE job = ? AND state NOT IN {over}", (job,))
+        for sql in (
+            "SELECT NULL FROM chords WHERE job = ? AND failed IS NULL",
+            # It follows from one of these, whose message holds its own.
+            f"SELECT NULL FROM tickets WHERE state NOT IN {over} AND instr(message, ?)",
+            "SELECT NULL FROM chords WHERE failed IS NULL AND instr(callback, ?)",
+        ):
+            found = found or self.tickets.database.read(sql, (job,))
+        return Held(found[0][0]) if found else None
+
+    def parked(self) -> list[str]:
+        """The ids of all jobs that are in no queue."""
+        if not self.tickets.exists():
+            return []
+        states = f"({store.PARKED}, {store.OUT})"
+        return [job for (job,) in self.tickets.database.read(f"SELECT job FROM tickets WHERE state IN {states}")]
+
+    def forget(self, queue: str) -> int:
+        """Give up the jobs of a queue that have not begun; how many of them were held. Call it before `Queue.purge`."""
+        return store.forget(self.tickets, queue) if self.tickets.exists() else 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.tickets.close()
+
+
+def _as_member(message: dict[str, Any], chord: list[Any]) -> dict[str, Any]:
+    """The message as one of a chord; of a chain, the last call's result is what counts."""
+    if "then" not in message:
+        return {**message, "chord": chord}
+    return {**message, "then": [*message["then"][:-1], {**message["then"][-1], "chord": chord}]}
+
+
+def ticket_key(task: str, key: str | None) -> str | None:
+    """A task's key as the tickets have it: different tasks never share one, unless their names hold newlines."""
+    return None if key is None else f"{task}\n{key}"
+
+
+def equality(task: str, arguments: dict[str, Any]) -> str:
+    """What two calls of a task with the same arguments have in common, as text."""
+    import hashlib
+
+    try:
+        text = orjson.dumps([task, arguments], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise errors.RowTypeError(f"these arguments can not be compared: {error}") from error
+    return hashlib.sha256(text).hexdigest()
