@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,19 @@ _Command = Callable[..., Any]
 
 def _app_argument(command: _Command) -> _Command:
     return click.argument("app")(command)
+
+
+@contextmanager
+def _addressed() -> Iterator[None]:
+    """What is no app's address is a mistake in the command."""
+    from pistributer import errors
+
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, errors.PistributerError):
+            raise
+        raise click.UsageError(str(error)) from error
 
 
 def _json_option(command: _Command) -> _Command:
@@ -45,7 +59,9 @@ def pause(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell_paused(control.pause(app, queue), "paused", as_json)
+    with _addressed():
+        done = control.pause(app, queue)
+    _tell_paused(done, "paused", as_json)
 
 
 @click.command(epilog=exits.TABLE)
@@ -61,7 +77,9 @@ def resume(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell_paused(control.resume(app, queue), "resumed", as_json)
+    with _addressed():
+        done = control.resume(app, queue)
+    _tell_paused(done, "resumed", as_json)
 
 
 @click.command(epilog=exits.TABLE, context_settings={"ignore_unknown_options": True})
@@ -84,7 +102,8 @@ def scale(app: str, what: str, to: str, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    answers = control.scale(app, what, to, pid=pid)
+    with _addressed():
+        answers = control.scale(app, what, to, pid=pid)
     _tell(answers, as_json, lambda it: f"has {it.fields['processes']} processes for {it.fields['role']}")
 
 
@@ -106,7 +125,9 @@ def restart(app: str, what: str | None, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell(control.restart(app, what, pid=pid), as_json, lambda it: f"replaces {', '.join(it.fields['roles'])}")
+    with _addressed():
+        answers = control.restart(app, what, pid=pid)
+    _tell(answers, as_json, lambda it: f"replaces {', '.join(it.fields['roles'])}")
 
 
 @click.command(epilog=exits.TABLE)
@@ -127,7 +148,8 @@ def stop(app: str, now: bool, timeout: float, no_wait: bool, pid: int | None, as
     """
     from ..workers import control
 
-    answers = control.stop(app, now=now, pid=pid, wait=None if no_wait else timeout)
+    with _addressed():
+        answers = control.stop(app, now=now, pid=pid, wait=None if no_wait else timeout)
     _tell(answers, as_json, lambda it: "is stopping" if no_wait else "has stopped")
 
 
