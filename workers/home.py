@@ -6,7 +6,7 @@
       queues/default/          the queue "default"            jobs.db
       queues/NAME/             the queue NAME                 jobs.db.app/queues/NAME.db
       results/                 results (results.py)           jobs.db.app/results/
-      run/                     what runs (board.py)           jobs.db.app/run/
+      run/                     what runs (runs.py)            jobs.db.app/run/
       tickets.db               who may go on (gate_tickets.py)  jobs.db.app/tickets.db
 
 Jobs with a priority wait in lanes: one more queue per level that was ever used, beside the queue itself, called `NAME@1` to

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pistributer.queues.contract import LOOK_AROUND, Item, Queue
 from pistributer.queues.waiting import sleep_for_any
 
-from .paused import PausePage
+from .paused import PauseFlag, PausePage
 from .pools import Pool
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Lanes:
         self._look()
         #: The lane that the last claim came from, and whether its queue is paused.
         self.current: Queue = self._lanes[0][-1]
-        self._flags: list[Callable[[], bool]] = [page.flag(name) if page else _never for name in self._names]
+        self._flags = [page.flag(name) if page else PauseFlag() for name in self._names]
         self.paused = self._flags[0]
         self._child = child
 
@@ -168,7 +168,3 @@ class Lanes:
             return os.stat(self._app.home.queues).st_mtime_ns
         except FileNotFoundError:
             return 0
-
-
-def _never() -> bool:
-    return False

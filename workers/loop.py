@@ -90,10 +90,10 @@ class Loop(abc.ABC):
 
     def _work(self, items: list[Item]) -> None:
         begun = now = time.perf_counter()
-        stop, paused, handle = self.child.stop_requested, self.lanes.paused, self.handle
+        stop, handle, (page, at) = self.child.stop_requested, self.handle, self.lanes.paused.place
         count = 0
         for item in items:
-            if stop() or paused():
+            if stop() or page[at]:  # paused
                 break  # the rest goes back when the queue is closed
             if self._finished and now - self._oldest > SETTLE_AFTER:
                 self.settle()
