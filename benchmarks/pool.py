@@ -223,7 +223,7 @@ def wait_until_up(folder: Path, workers: int) -> None:
     def is_up() -> bool:
         return sum(worker.alive for worker in read_status(folder / "jobs").workers) == workers
 
-    wait_for(lambda: (folder / "jobs" / "run" / "running").exists() and is_up())
+    wait_for(lambda: (folder / "jobs" / "queues").exists() and is_up())
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

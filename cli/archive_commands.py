@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from . import exits, terminal
-from .targets import EXPLAINED, open_target, queue_argument, target_argument
+from .find_commands import put_back
+from .targets import EXPLAINED, is_moment, open_target, queue_argument, target_argument, wanted
 
 _STATES = ("dead", "retained")
 
@@ -56,27 +58,48 @@ def archive(
     )
 
 
-@click.command(epilog=exits.TABLE, help=f"""Put archived rows into a queue again, as new ones. The archive stays as it is.
+@click.command(epilog=exits.TABLE, help=f"""Put rows that are over into a queue again, as new ones.
 
 {EXPLAINED} In an app, QUEUE is the queue's name; without it the default queue is meant.
 
+--from is a file that `queue archive` wrote, which stays as it is; or a time, and then the rows are meant that are done since
+and that the queue retains (App(retention=…)): 14:00, 2026-11-21T14:00, 2h, 3d.
+
 \b
 Examples:
-  pistributer queue replay jobs/ --from over.records
+  pistributer replay jobs/ --from 14:00 --task resize --dry-run
+  pistributer replay jobs/ --from 14:00 --task resize
   pistributer queue replay jobs/ emails --from over.records --state dead
 """)  # fmt: skip
 @target_argument
 @queue_argument
-@click.option("--from", "path", required=True, metavar="FILE", help="What `queue archive` wrote.")
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only these rows; default: all.")
+@click.option("--from", "source", required=True, metavar="FILE|TIME", help="An archive, or since when.")
+@click.option("--task", metavar="NAME", help="Only calls of this task.")
+@click.option("--tag", metavar="NAME", help="Only calls with this tag.")
+@click.option("--state", "states", type=click.Choice(_STATES), multiple=True,
+              help="Only these rows.  [default: all of an archive, retained ones of a queue]")  # fmt: skip
+@click.option("--undated", is_flag=True, help="Also rows of which the driver does not know the time.")
+@click.option("--dry-run", is_flag=True, help="Put nothing; say how many they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def replay(target: str, queue: str | None, path: str, states: tuple[Any, ...], as_json: bool) -> None:
+def replay(
+    target: str, queue: str | None, source: str, states: tuple[Any, ...], undated: bool, dry_run: bool, as_json: bool,
+    **filters: Any,
+) -> None:  # fmt: skip
     from ..workers.archive import replay
 
+    if not os.path.exists(source) and is_moment(source):
+        name, opened = open_target(target, queue)
+        opened.close()
+        chosen = wanted(since=source, undated=undated, **filters)
+        put_back(target, name, chosen, states or ("retained",), dry_run=dry_run, as_json=as_json)
+        return
     name, opened = open_target(target, queue)
     with opened, terminal.progress("rows") as bar:
-        done = replay(path, opened, states=states or None, progress=lambda n: bar.update(n, None))
+        done = replay(
+            source, opened, states=states or None, wanted=wanted(**filters), dry_run=dry_run,
+            progress=lambda n: bar.update(n, None),
+        )  # fmt: skip
     if as_json:
-        terminal.print_json({"queue": name, "file": path, "put": done})
+        terminal.print_json({"queue": name, "file": source, "put": done, "dry_run": dry_run})
     else:
-        terminal.print_line(f"put {done:,} rows of {path} into {name}")
+        terminal.print_line(f"{'would put' if dry_run else 'put'} {done:,} rows of {source} into {name}")

@@ -10,12 +10,13 @@ import click
 
 from . import exits, terminal
 from .root import Group
-from .targets import EXPLAINED, find_queues, open_existing, target_argument
+from .targets import EXPLAINED, find_rows, open_existing, row_filters, target_argument, wanted
 
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue
 
-    from ..workers.dead import DeadLetter, Wanted
+    from ..workers.dead import DeadLetter
+    from ..workers.finding import Wanted
 
 
 @click.group(cls=Group, epilog=exits.TABLE)
@@ -31,16 +32,6 @@ def dead() -> None:
     """
 
 
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--error", metavar="WORDS", help="Only those in whose error these words stand."),
-        click.option("--task", metavar="NAME", help="Only those of this task."),
-        click.option("--queue", metavar="NAME", help="Only those of this queue of the app."),
-    ):
-        command = option(command)
-    return command
-
-
 @dead.command(epilog=exits.TABLE, help=f"""List dead letters: task, attempts, and what was raised or how the worker died.
 
 {EXPLAINED}
@@ -48,14 +39,15 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 \b
 Examples:
   pistributer dead ls jobs/
-  pistributer dead ls jobs/ --task resize --error "out of memory"
-  pistributer dead ls sqlite:jobs.db --json
+  pistributer dead ls jobs/ --task resize --error "out of memory|SIGKILL"
+  pistributer dead ls jobs/ --since 2h
+  pistributer dead ls sqlite:jobs.db --json | jq '.[].cause'
 """)  # fmt: skip
 @target_argument
-@_filters
+@row_filters
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def ls(target: str, queue: str | None, task: str | None, error: str | None, as_json: bool) -> None:
-    found = [letter for _, letters in _find(target, queue, _wanted((), task, error)) for letter in letters]
+def ls(target: str, queue: str | None, as_json: bool, **filters: Any) -> None:
+    found = [letter for _, letters in _find(target, queue, wanted(**filters)) for letter in letters]
     if as_json:
         terminal.print_json([dataclasses.asdict(letter) for letter in found])
         return
@@ -77,7 +69,7 @@ Examples:
 @click.argument("id")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(target: str, id: str, as_json: bool) -> None:
-    found = [letter for _, letters in _find(target, None, _wanted((id,), None, None)) for letter in letters]
+    found = [letter for _, letters in _find(target, None, wanted((id,))) for letter in letters]
     if not found:
         exits.fail(f"{target!r} has no dead letter {id!r}", hint=f"`pistributer dead ls {target}` lists them")
     for letter in found:
@@ -101,15 +93,14 @@ Examples:
 """)  # fmt: skip
 @target_argument
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@_filters
+@row_filters
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say how many they are.")
 def retry(
-    target: str, ids: tuple[str, ...], queue: str | None, task: str | None, error: str | None, everything: bool,
-    dry_run: bool,
-) -> None:  # fmt: skip
-    wanted = _selected(ids, queue, task, error, everything)
-    count = _settle(target, queue, wanted, None if dry_run else lambda opened, rows: opened.requeue_dead(rows))
+    target: str, ids: tuple[str, ...], queue: str | None, everything: bool, dry_run: bool, **filters: Any
+) -> None:
+    chosen = _selected(ids, queue, everything, filters)
+    count = _settle(target, queue, chosen, None if dry_run else lambda opened, rows: opened.requeue_dead(rows))
     terminal.print_line(f"{'would retry' if dry_run else 'retried'} {count:,}")
 
 
@@ -124,59 +115,46 @@ Examples:
 """)  # fmt: skip
 @target_argument
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@_filters
+@row_filters
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say how many they are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(
-    target: str, ids: tuple[str, ...], queue: str | None, task: str | None, error: str | None, everything: bool,
-    dry_run: bool, yes: bool,
-) -> None:  # fmt: skip
-    wanted = _selected(ids, queue, task, error, everything)
-    count = _settle(target, queue, wanted, None)
+    target: str, ids: tuple[str, ...], queue: str | None, everything: bool, dry_run: bool, yes: bool, **filters: Any
+) -> None:
+    chosen = _selected(ids, queue, everything, filters)
+    count = _settle(target, queue, chosen, None)
     if dry_run:
         terminal.print_line(f"would drop {count:,}")
         return
     if count and not yes:
         terminal.confirm(f"delete {count:,} dead letters of {target}")
-    terminal.print_line(f"dropped {_settle(target, queue, wanted, lambda opened, rows: opened.drop_dead(rows)):,}")
+    terminal.print_line(f"dropped {_settle(target, queue, chosen, lambda opened, rows: opened.drop_dead(rows)):,}")
 
 
 # -- finding them
 
 
-def _wanted(ids: tuple[str, ...], task: str | None, error: str | None) -> Wanted:
-    from ..workers.dead import Wanted
-
-    return Wanted(ids, task, error)
-
-
-def _selected(ids: tuple[str, ...], queue: str | None, task: str | None, error: str | None, everything: bool) -> Wanted:
+def _selected(ids: tuple[str, ...], queue: str | None, everything: bool, filters: dict[str, Any]) -> Wanted:
     """What was asked for; a usage error if that is nothing in particular."""
-    if not (ids or queue or task or error or everything):
-        exits.fail("say which dead letters", hint="give IDs, --task, --error or --queue, or --all", code=exits.USAGE)
-    return _wanted(ids, task, error)
+    chosen = wanted(ids, **filters)
+    if chosen.is_everything and not (queue or everything):
+        hint = "give IDs, --task, --error, --since or --queue, or --all"
+        exits.fail("say which dead letters", hint=hint, code=exits.USAGE)
+    return chosen
 
 
-def _find(target: str, queue: str | None, wanted: Wanted) -> list[tuple[str, list[DeadLetter]]]:
+def _find(target: str, queue: str | None, chosen: Wanted) -> list[tuple[str, list[DeadLetter]]]:
     """For each queue of `target` its URL and the dead letters in it that are wanted."""
-    from ..workers.dead import find_dead
+    from ..workers.dead import letter_of
 
-    queues = find_queues(target)
-    if queue is not None and queue not in dict(queues):
-        exits.fail(f"{target!r} has no queue {queue!r}", hint=f"it has: {', '.join(dict(queues))}", code=exits.USAGE)
-    found = []
-    for name, url in queues:
-        if queue in (None, name):
-            with open_existing(url) as opened:
-                found.append((url, list(find_dead(opened, name, wanted))))
-    return found
+    return [(opened.url, list(map(letter_of, rows))) for _, opened, rows in find_rows(target, queue, chosen, "dead")]
 
 
-def _settle(target: str, queue: str | None, wanted: Wanted, settle: Callable[[Queue, list[str]], int] | None) -> int:
+def _settle(target: str, queue: str | None, chosen: Wanted, settle: Callable[[Queue, list[str]], int] | None) -> int:
     """Have each queue settle its wanted dead letters; how many there were (only counted, if `settle` is None)."""
     count = 0
-    for url, letters in _find(target, queue, wanted):
+    for url, letters in _find(target, queue, chosen):
         if settle is None or not letters:
             count += len(letters)
         else:

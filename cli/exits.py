@@ -22,13 +22,14 @@ UNAVAILABLE: Final = 69
 LOCKED: Final = 75
 CONFIG: Final = 78
 INTERRUPTED: Final = 130
+QUIT: Final = 131
 PIPE_CLOSED: Final = 141
 TERMINATED: Final = 143
 
 #: For the end of every help page. Numbers from 64 on are those of sysexits.h and of the shell.
 TABLE: Final = (
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 items failed, 4 integrity, 69 storage unavailable, 75 locked by another, "
-    "78 app can not boot, 130 Ctrl-C, 143 TERM."
+    "78 app can not boot, 130 Ctrl-C, 131 QUIT, 143 TERM."
 )
 
 _DEBUG: Final = "PISTRIBUTER_DEBUG"
@@ -60,12 +61,27 @@ def complain(message: str, hint: str | None = None) -> None:
 
 
 def color(stream: IO[str]) -> bool:
-    """Whether `stream` gets colour: NO_COLOR and FORCE_COLOR decide, then whether it is a terminal that has any."""
+    """Whether `stream` gets colour: --color decides, then variables, then whether it is a terminal that has any.
+
+    NO_COLOR (no-color.org), FORCE_COLOR and CLICOLOR_FORCE, CLICOLOR=0 (bixense.com/clicolors), TERM=dumb.
+    """
+    wanted = _color
+    if wanted != "auto":
+        return wanted == "always"
     if os.environ.get("NO_COLOR"):
         return False
-    if os.environ.get("FORCE_COLOR"):
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0") or os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and os.environ.get("CLICOLOR") != "0" and os.environ.get("TERM") != "dumb"
+
+
+#: What --color said.
+_color = "auto"
+
+
+def set_color(wanted: str) -> None:
+    global _color
+    _color = wanted
 
 
 def exit_for(error: BaseException) -> NoReturn:

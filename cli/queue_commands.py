@@ -1,4 +1,4 @@
-"""`pistributer queue ls|peek|purge`; archive and replay are in archive_commands.py."""
+"""`pistributer queue ls|peek|purge`; the others are in archive_commands.py, copy_command.py and find_commands.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import archive_commands, exits, terminal
+from . import archive_commands, copy_command, exits, find_commands, terminal
 from .root import Group
 from .targets import EXPLAINED, find_queues, open_existing, open_target, open_tickets, queue_argument, target_argument
 
@@ -25,13 +25,18 @@ def queue() -> None:
     Examples:
       pistributer queue ls jobs/               the queues of an app, with counts
       pistributer queue peek jobs/ emails      the next rows of one
+      pistributer queue grep jobs/ user-42     the rows in which something stands
+      pistributer queue copy jobs/queues/emails sqlite:emails.db
       pistributer queue purge txt:outbox/      empty one
       pistributer queue archive jobs/ --to over.records
     """
 
 
-queue.add_command(archive_commands.archive)
-queue.add_command(archive_commands.replay)
+for _command in (
+    archive_commands.archive, archive_commands.replay, copy_command.copy,
+    find_commands.show, find_commands.grep, find_commands.requeue,
+):  # fmt: skip
+    queue.add_command(_command)
 
 
 @queue.command(epilog=exits.TABLE, help=f"""Count the rows of a queue, or of all queues of an app.

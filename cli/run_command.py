@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from . import exits, terminal
+from . import exits, settings, terminal
 
 if TYPE_CHECKING:
     from ..workers.decisions import Say
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: What goes as planned needs no line.
 _QUIET: Final = frozenset({"done", "drained"})
 #: A run that `pistributer stop` has stopped did as it was told.
-_BY: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED, "stop": exits.OK}
+_BY: Final = {"SIGINT": exits.INTERRUPTED, "SIGTERM": exits.TERMINATED, "SIGQUIT": exits.QUIT, "stop": exits.OK}
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -67,6 +67,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 )
 @click.option("--preload", multiple=True, metavar="MODULE", help="Import this once for all workers; may be repeated.")
 @click.option("--reload", is_flag=True, help="For development: new workers when the code changes.")
+@click.option("--config", metavar="FILE", is_eager=True, expose_value=False, callback=settings.take,
+              help="Take defaults from FILE, not from pistributer.toml.")  # fmt: skip
 def run(
     app: str, processes: int | tuple[int, int] | None, threads: int | None, concurrency: int | None,
     queues: str | None, pools: tuple[str, ...], until_empty: bool, grace: float, recycle_jobs: int | None,
@@ -75,9 +77,10 @@ def run(
     """Run an app: its producers, the workers of its tasks, its consumers.
 
     FILE_OR_MODULE is app.py, package.module, or either with :NAME if it holds several apps. Ctrl-C or TERM lets what
-    runs finish and leaves the rest in the queues; a second one stops at once, and what was running goes back. HUP
-    starts every worker afresh. `pistributer pause`, `scale`, `restart` and `stop` control it from elsewhere; a second run
-    of the same app shares its queues.
+    runs finish and leaves the rest in the queues; a second one, or QUIT (Ctrl-\\), stops at once, and what was running
+    goes back. HUP starts every worker afresh. A worker that is sent QUIT shows where it is.
+    `pistributer pause`, `scale`, `restart` and `stop` control it from elsewhere; a second run of the same app shares its
+    queues.
 
     \b
     Examples:

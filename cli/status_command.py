@@ -13,7 +13,8 @@ from . import exits, terminal
 if TYPE_CHECKING:
     from ..workers.status import AppStatus, QueueStatus, WorkerStatus
 
-_NUMBERS = (
+#: Columns of numbers.
+NUMBERS = (
     "ready",
     "running",
     "delayed",
@@ -56,21 +57,22 @@ def status(app: str, as_json: bool) -> None:
 
 
 def _print(found: AppStatus) -> None:
-    for line in _headlines(found):
+    for line in headlines(found):
         terminal.print_line(line)
     if found.queues:
         terminal.print_line()
-        terminal.print_table([_queue_cells(queue) for queue in found.queues], right=(*_NUMBERS, "size"))
+        terminal.print_table([queue_cells(queue) for queue in found.queues], right=(*NUMBERS, "size"))
     if found.workers:
         terminal.print_line()
         several = len(found.supervisors) > 1
-        terminal.print_table([_worker_cells(worker, several) for worker in found.workers], right=_NUMBERS)
+        terminal.print_table([_worker_cells(worker, several) for worker in found.workers], right=NUMBERS)
     if found.dead:
         queue = next(queue.name for queue in found.queues if queue.stats.dead)
         click.echo(f"hint:   pistributer queue peek {found.url} {queue} --state dead", err=True)
 
 
-def _headlines(found: AppStatus) -> list[str]:
+def headlines(found: AppStatus) -> list[str]:
+    """Which app, and who runs it."""
     if not found.running:
         return [f"{found.url}: no supervisor is running"]
     return [
@@ -79,7 +81,8 @@ def _headlines(found: AppStatus) -> list[str]:
     ]
 
 
-def _queue_cells(queue: QueueStatus) -> dict[str, str]:
+def queue_cells(queue: QueueStatus) -> dict[str, str]:
+    """A queue as a row of a table."""
     stats = queue.stats
     return {
         "queue": queue.name,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +14,9 @@ import click
 from . import exits
 
 if TYPE_CHECKING:
-    from pistributer.queues.contract import Queue
+    from pistributer.queues.contract import Queue, State
 
+    from ..workers.finding import Found, Undated, Wanted
     from ..workers.gate_tickets import Tickets
 
 #: What the arguments TARGET and QUEUE say in each help page.
@@ -26,7 +29,102 @@ def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def queue_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("queue", required=False)(command)
+    return click.argument("queue", required=False, shell_complete=_complete_queue)(command)
+
+
+def queue_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--queue", metavar="NAME", help=help, shell_complete=_complete_queue)
+
+
+def _complete_queue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the queues of the app that the line names before."""
+    # Behind `--queue`, whose value is still missing, the words before have not been given their names.
+    home = _home(str(ctx.params.get("target") or ctx.params.get("app") or next(iter(ctx.args), "")))
+    names = home.queue_names() if home is not None else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def row_filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `wanted`."""
+    for option in (
+        click.option("--since", metavar="TIME", help="Only what is over since then: 2h, 14:00, 2026-11-21T14:00."),
+        click.option("--error", metavar="REGEX", help="Only those in whose error this is found."),
+        click.option("--tag", metavar="NAME", help="Only calls with this tag."),
+        click.option("--task", metavar="NAME", help="Only calls of this task."),
+        queue_option("Only rows of this queue of the app."),
+    ):
+        command = option(command)
+    return command
+
+
+def wanted(
+    ids: tuple[str, ...] = (),
+    *,
+    task: str | None = None,
+    tag: str | None = None,
+    error: str | None = None,
+    since: str | None = None,
+    pattern: str | None = None,
+    ignore_case: bool = False,
+    undated: bool = False,
+) -> Wanted:
+    """Which rows these options mean. Ends the command if one of them makes no sense."""
+    from ..workers.finding import Wanted
+
+    return Wanted(
+        ids,
+        task,
+        tag,
+        _regex(error, False),
+        _regex(pattern, ignore_case),
+        None if since is None else moment(since),
+        undated,
+    )
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch."""
+    from ..workers.moments import parse_moment
+
+    try:
+        return parse_moment(text, time.time())
+    except ValueError as error:
+        exits.fail(str(error), code=exits.USAGE)
+
+
+def is_moment(text: str) -> bool:
+    """Whether `moment` knows what is meant."""
+    from ..workers.moments import parse_moment
+
+    try:
+        parse_moment(text, time.time())
+    except ValueError:
+        return False
+    return True
+
+
+def _regex(text: str | None, ignore_case: bool) -> re.Pattern[str] | None:
+    if text is None:
+        return None
+    try:
+        return re.compile(text, re.IGNORECASE if ignore_case else 0)
+    except re.error as error:
+        exits.fail(f"{text!r} is no regular expression: {error}", hint=f"say {re.escape(text)!r}", code=exits.USAGE)
+
+
+def find_rows(
+    target: str, queue: str | None, wanted: Wanted | Undated, *states: State
+) -> Iterator[tuple[str, Queue, Iterator[Found]]]:
+    """For each queue of `target`, or the one that is named: its name, itself, open, and the rows in it that are wanted."""
+    from ..workers.finding import find
+
+    queues = find_queues(target)
+    if queue is not None and queue not in dict(queues):
+        exits.fail(f"{target!r} has no queue {queue!r}", hint=f"it has: {', '.join(dict(queues))}", code=exits.USAGE)
+    for name, url in queues:
+        if queue in (None, name):
+            with open_existing(url) as opened:
+                yield name, opened, find(opened, name, wanted, *states)
 
 
 def find_queues(target: str) -> list[tuple[str, str]]:

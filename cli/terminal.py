@@ -95,16 +95,21 @@ def print_line(text: str = "") -> None:
 
 def print_table(rows: Iterable[Mapping[str, str]], *, right: Sequence[str] = ()) -> None:
     """A table with a header line on stdout. A column in which no row has anything is left out."""
+    for number, line in enumerate(table_lines(rows, right=right)):
+        print_line(click.style(line, bold=True) if number == 0 else line)
+
+
+def table_lines(rows: Iterable[Mapping[str, str]], *, right: Sequence[str] = ()) -> list[str]:
+    """The lines of a table, the header first; none if there are no rows."""
     shown = list(rows)
     if not shown:
-        return
+        return []
     columns = [name for name in shown[0] if any(row[name] for row in shown)]
     widths = {name: max(width(name), *(width(row[name]) for row in shown)) for name in columns}
     header = {name: name for name in columns}
-    for number, row in enumerate([header, *shown]):
-        cells = [_pad(row[name], widths[name], name in right) for name in columns]
-        line = "  ".join(cells).rstrip()
-        print_line(click.style(line, bold=True) if number == 0 else line)
+    return [
+        "  ".join(_pad(row[name], widths[name], name in right) for name in columns).rstrip() for row in (header, *shown)
+    ]
 
 
 def _pad(text: str, size: int, right: bool) -> str:

@@ -132,6 +132,15 @@ def test_a_signal_drains_and_exits_by_its_own_code(number: signal.Signals, code:
     assert "stopped after" in told
 
 
+def test_quit_stops_at_once_and_exits_by_its_own_code(tmp_path: Path) -> None:
+    with running(tmp_path) as child:
+        child.send_signal(signal.SIGQUIT)
+        _, told = child.communicate(timeout=30)
+    assert child.returncode == exits.QUIT
+    assert "SIGQUIT: stopping now" in told
+    assert "killed after" in told
+
+
 def test_status_sees_that_the_app_is_running(tmp_path: Path) -> None:
     with running(tmp_path) as child:
         shown = shell("status", str(tmp_path / "jobs")).stdout

@@ -156,6 +156,17 @@ TABLE: dict[str, tuple[dict[str, int | bool], Sequence[Event], list[Instruction]
         [*running(W0), StopRequested("SIGINT", 1.0), StopRequested("SIGINT", 1.1), Exited(W0, KILLED, 1.2)],
         [End(130, "killed")],
     ),
+    "a stop at once does not wait": (
+        {}, [*UP, StopRequested("SIGQUIT", 1.0, at_once=True)],
+        [Terminate(W0), Terminate(W1), Kill(W0), Kill(W1)],
+    ),
+    "a stop at once ends as killed": (
+        {"workers": 1}, [*running(W0), StopRequested("SIGQUIT", 1.0, at_once=True), Exited(W0, KILLED, 1.2)],
+        [End(130, "killed")],
+    ),
+    "a stop at once hurries one that has begun": (
+        {}, [*UP, StopRequested("SIGTERM", 1.0), StopRequested("SIGQUIT", 2.0, at_once=True)], [Kill(W0), Kill(W1)],
+    ),
     "who has not left when the grace is over is killed": (
         {}, [*UP, StopRequested("SIGTERM", 1.0), Exited(W0, STOPPED, 2.0), Tick(11.0)], [Kill(W1)],
     ),

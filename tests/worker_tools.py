@@ -44,6 +44,16 @@ def is_gone(pid: int) -> bool:
     return not is_alive(pid)
 
 
+def marked(mark: str) -> dict[int, str]:
+    """The living processes that have this mark: process id and command line. A new process with an old id has not."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
+            if f"LIFE_MARK={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return {pid: command for pid, command in found.items() if is_alive(pid)}
+
+
 def environment(**extra: str) -> dict[str, str]:
     """For a Python process that imports this checkout."""
     root = Path(__file__).resolve().parent.parent
@@ -75,15 +85,23 @@ def notes(folder: Path, name: str) -> list[str]:
 
 
 class RunningApp:
-    """`run(app)` in a process group of its own, because signals go to whole processes and none may be left behind."""
+    """`run(app)` in a process group of its own, because signals go to whole processes and none may be left behind.
 
-    def __init__(self, app: Path, **options: Any) -> None:
+    Its processes, and all that come of them, have `mark` in their environment, if one is given.
+    """
+
+    def __init__(self, app: Path, mark: str = "", **options: Any) -> None:
         # Files, not pipes: workers inherit them and may outlive a killed supervisor.
         self._out = app.with_suffix(".out")
         command = [sys.executable, "-m", "tests.worker_tools", str(app), json.dumps(options)]
         with self._out.open("w") as out:
             self.process = subprocess.Popen(
-                command, env=environment(), stdout=out, stderr=subprocess.STDOUT, cwd=app.parent, start_new_session=True
+                command,
+                env=environment(LIFE_MARK=mark),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=app.parent,
+                start_new_session=True,
             )
 
     def signal(self, number: int) -> None:
@@ -94,6 +112,10 @@ class RunningApp:
         self.process.wait(DEADLINE)
         told = json.loads(self._out.read_text().splitlines()[-1])
         return told["outcome"], told["said"]
+
+    def output(self) -> str:
+        """What its processes have written."""
+        return self._out.read_text()
 
     def __enter__(self) -> RunningApp:
         return self

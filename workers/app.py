@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +29,7 @@ from .result_dict import DictResults
 from .results import ResultLog, WatchedResults
 from .retries import Backoff, RetryPolicy
 from .schedules import Misfire, Schedule, check_cron, find_zone
+from .stand_in import StandIn, redirected
 from .tasks import AsyncTask, Key, Task, check_tags
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class App:
     `App("jobs")` keeps everything in the folder `jobs`, made on first use; `App("sqlite:jobs.db")` keeps its queues in
     SQLite. Processes that define the same app with the same folder talk to each other; no server runs.
 
-    sync, max_rows, max_bytes, max_row_bytes
+    sync, max_rows, max_bytes, max_row_bytes, retention
                    as in `open_queue`, for each of the app's queues
     results_age    how long results are kept, in seconds; a day
     results_bytes  how much room they may take; 256 MiB
@@ -101,14 +103,19 @@ class App:
         max_rows: int | None = None,
         max_bytes: int | None = None,
         max_row_bytes: int | None = None,
+        retention: float | None = None,
         results_age: float = results.MAX_AGE,
         results_bytes: int = results.MAX_BYTES,
         idempotency_age: float = IDEMPOTENCY_AGE,
         results: PersiDict[Any] | None = None,
     ) -> None:
-        self.home = Home(url)
+        #: As it was given, which is the same in every process that has this app.
+        self.made_for = os.fspath(url)
+        self.home = Home(redirected(self.made_for))
         #: What `App(…)` opens again.
         self.url = self.home.url
+        #: In a test, what plays the folders and the processes.
+        self.stand_in: StandIn | None = None
         self.tasks: dict[str, Task[..., Any]] = {}
         self.producers: dict[str, Producer] = {}
         self.consumers: dict[str, Consumer] = {}
@@ -121,7 +128,12 @@ class App:
         self.idempotency_age = idempotency_age
         #: The dictionary that results are kept in; None: logs (results.py).
         self.result_store = results
-        self._options: dict[str, Any] = {"sync": sync, "max_rows": max_rows, "max_bytes": max_bytes}
+        self._options: dict[str, Any] = {
+            "sync": sync,
+            "max_rows": max_rows,
+            "max_bytes": max_bytes,
+            "retention": retention,
+        }
         if max_row_bytes is not None:
             self._options["max_row_bytes"] = max_row_bytes
         self._queues: dict[str, Queue] = {}
@@ -388,7 +400,11 @@ class App:
         Killed in between: they find the lane when they look around by themselves (lanes.py).
         """
         is_new = priority > 0 and name not in self.home.lane_names()
-        self._queues[name] = open_queue(self.home.queue_url(name), **self._options)
+        self._queues[name] = (
+            open_queue(self.home.queue_url(name), **self._options)
+            if self.stand_in is None
+            else self.stand_in.open_queue(name, self._options)
+        )
         if is_new:
             if queue not in self._queues or self._queues[queue].closed:
                 self._open_lane(queue, queue, 0)
@@ -455,6 +471,17 @@ class App:
             checkpoints.commit(checkpoint)
         finally:
             checkpoints.close()
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that delays go by."""
+        return time.time() if self.stand_in is None else self.stand_in.now()
+
+    def move(self, home: Home, results: PersiDict[Any] | None, stand_in: StandIn | None = None) -> None:
+        """Live elsewhere from now on, in this process. Nothing is copied. For `pistributer.testing`."""
+        self.close()
+        self.home, self.url = home, home.url
+        self.result_store, self.stand_in = results, stand_in
+        self.__dict__.pop("results", None)  # the cached property
 
     def close(self) -> None:
         """Close the app's queues. They open again on next use."""

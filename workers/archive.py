@@ -24,6 +24,8 @@ from pistributer import errors
 from pistributer.queues.contract import Queue, Row
 from pistributer.records import RecordReader, RecordWriter
 
+from .finding import Found, Wanted, describe
+
 #: Which rows are over: given up, or done and kept for `retention`.
 Over = Literal["dead", "retained"]
 
@@ -117,20 +119,31 @@ def replay(
     queue: Queue,
     *,
     states: Sequence[Over] | None = None,
+    wanted: Wanted | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Put the values of archived rows (all, or those of `states`) into `queue`, in order, as new rows; return how many.
+    """Put the values of archived rows (all, or those of `states`, and of these the wanted ones) into `queue`, in order, as new
+    rows; return how many. With `dry_run` they are only counted.
 
     The archive stays as it is, so a second replay puts them again, and one that was killed has put some of them: the rows
     of a queue say which. Raises what `RecordReader` and `Queue.put_many` do.
     """
-    values = (row["value"] for row in read_archive(path) if states is None or row["state"] in states)
+    rows = (row for row in read_archive(path) if states is None or row["state"] in states)
+    values = (row["value"] for row in rows if wanted is None or _describe(row) in wanted)
     done = 0
     while batch := list(islice(values, _BATCH)):
-        done += queue.put_many(batch)
+        done += len(batch) if dry_run else queue.put_many(batch)
         if progress is not None:
             progress(done)
     return done
+
+
+def _describe(row: dict[str, Any]) -> Found:
+    return describe(
+        str(row.get("queue", "")),
+        Row(row["id"], row["state"], row["value"], row.get("attempt", 0), error=row.get("error"), at=row.get("at")),
+    )
 
 
 def read_archive(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:

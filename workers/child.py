@@ -1,8 +1,10 @@
 """What runs in a child process of the supervisor.
 
 Signals: TERM asks it to leave after what it is doing. INT is ignored, because Ctrl-C reaches the whole process group
-and only the supervisor decides. Both are blocked by the supervisor around the start, so that none is lost or kills a
-child that has no handler yet. URG says that there is news: a queue was resumed, or the running job was called off.
+and only the supervisor decides. QUIT writes the stack of every thread to stderr, even out of a loop in C, and changes
+nothing: sent to a child, it shows where it hangs; as Ctrl-\\ it reaches the supervisor too, which then kills. All are
+blocked by the supervisor around the start, so that none is lost or kills a child that has no handler yet. URG
+says that there is news: a queue was resumed, or the running job was called off.
 
 The lifeline is a pipe whose write end only the supervisor holds: its end of file says that the supervisor is dead,
 however it died. Refused: comparing `os.getppid()` and PR_SET_PDEATHSIG, because under "forkserver" the parent is the
@@ -12,7 +14,10 @@ mix.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
+import os
 import resource
 import select
 import signal
@@ -21,6 +26,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -29,7 +35,7 @@ from pistributer import errors
 from .roles import BOOT_EXIT, NEWS
 
 #: The signals that the supervisor keeps from a child until `_take_signals` has set its handlers.
-HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+HELD_BACK = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 #: How often a busy child looks whether its supervisor is alive, in seconds.
 _LOOK_AT_LIFELINE = 0.05
@@ -139,6 +145,7 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._note_stop)
+        _show_stacks_on(signal.SIGQUIT)
         signal.signal(NEWS, _do_nothing)  # it writes to the wake-up socket, which ends a sleep
         self._awake.setblocking(False)
         self._waker.setblocking(False)
@@ -192,6 +199,26 @@ def _do_nothing(number: int, frame: object) -> None:
     """Its presence makes Python note the signal in the wake-up socket."""
 
 
+def _show_stacks_on(number: int) -> None:
+    # A child that ignores it is the lesser evil where stderr is closed or no file: its default action is a core dump.
+    signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
+        faulthandler.register(number, all_threads=True)
+
+
+def _let_go_of_helpers() -> None:
+    """Close what holds up multiprocessing's fork server and resource tracker, which every child is given.
+
+    Else a process that a task has forked off would keep both alive for as long as it lives, long after the run. A task that
+    uses multiprocessing itself gets a tracker of its own then.
+    """
+    for helper, name in ((forkserver._forkserver, "_forkserver_alive_fd"), (resource_tracker._resource_tracker, "_fd")):
+        held: int | None = getattr(helper, name, None)
+        if held is not None:
+            setattr(helper, name, None)
+            os.close(held)
+
+
 def child_main(
     role: str,
     index: int,
@@ -204,6 +231,7 @@ def child_main(
     """Where a child begins. `inherited` are the supervisor's own ends, which a forked child must not keep open."""
     for connection in inherited:
         connection.close()
+    _let_go_of_helpers()
     child = Child(role, index, reports, lifeline)
     child.take_signals()
     sys.exit(child.run(target, args))

@@ -175,7 +175,7 @@ class ConcurrentLoop(TaskLoop):
                 attempt.soft_deadline = None
                 attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
 
-    def _interrupt(self, number: int, frame: object) -> None:
+    def interrupt(self, number: int, frame: object) -> None:
         """Some of these jobs were called off while they ran."""
         called_off = self._called_off.read()
         for attempt in list(self._running):

@@ -79,20 +79,34 @@ class BatchLoop(RowLoop):
     those whose process is killed while they wait come again as if nothing had been.
     """
 
+    #: Whether the next claim is to take one row only.
+    _alone = False
+
     def run(self) -> None:
         while not self.child.stop_requested():
-            items = self._claim() if self._consumer.max_wait is None else self._gather(self._consumer.max_wait)
-            fresh = [item for item in items if item.attempt == 1]
-            if fresh:
-                self._call_together(fresh)
-            for item in items:
-                if item.attempt > 1:
-                    self._again(item)
+            age = None if self._alone else self._consumer.max_wait
+            self._handle_claim(self._claim() if age is None else self._gather(age))
+
+    def _handle_claim(self, items: list[Item]) -> None:
+        """All new rows together, or one of those that failed in company.
+
+        The others of those go back as if they had not been claimed: each may kill this process, and the attempts of who was
+        only waiting behind it must not run out.
+        """
+        fresh = [item for item in items if item.attempt == 1]
+        again = [item for item in items if item.attempt > 1]
+        self._alone = bool(again)
+        if waiting := again[0 if fresh else 1 :]:
+            self.give_back(waiting, delay=0.0, error=None, counted=False)
+        if fresh:
+            self._call_together(fresh)
+        elif again:
+            self._again(again[0])
             self.settle()
-            self.child.did(len(items))
+        self.child.did(len(items) - len(waiting))
 
     def _claim(self) -> list[Item]:
-        items = self.lanes.claim(self._consumer.batch, WAIT, start=True)
+        items = self.lanes.claim(1 if self._alone else self._consumer.batch, WAIT, start=True)
         self.queue = self.lanes.current
         return items
 

@@ -1,12 +1,18 @@
-"""Dead letters as a person looks for them: by task, by error, by the job's id or the row's."""
+"""Dead letters as a person looks for them: what `finding` finds, with the cause of death."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pistributer.queues.contract import Queue, Row
+from pistributer.queues.contract import Queue
+
+from .finding import Found, Wanted, find
+
+#: How the worker's words about a job that killed its workers begin, before the cause (worker.py).
+_CAUSE = re.compile(r"; the last time the worker (.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class DeadLetter:
     attempts: int
     #: What was raised, with its traceback, or how the worker died.
     error: str
+    #: How the worker died that ran it last, if that is why it was given up: "was killed by SIGKILL".
+    cause: str | None
     #: When it was given up, seconds since the epoch, where the driver knows.
     at: float | None
     value: Any
@@ -33,34 +41,14 @@ class DeadLetter:
         return self.error.strip().rpartition("\n")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which dead letters are meant: those to which everything applies that is given."""
-
-    #: Ids of jobs or rows.
-    ids: Collection[str] = ()
-    task: str | None = None
-    #: Words that stand in the error.
-    error: str | None = None
-
-    def __contains__(self, letter: DeadLetter) -> bool:
-        return (
-            (not self.ids or letter.id in self.ids or letter.job in self.ids)
-            and self.task in (None, letter.task)
-            and (self.error is None or self.error in letter.error)
-        )
-
-
 def find_dead(queue: Queue, name: str, wanted: Wanted) -> Iterator[DeadLetter]:
     """The dead letters of `queue`, which the app calls `name`, that are wanted, oldest first."""
-    for row in queue.scan("dead"):
-        letter = _letter(name, row)
-        if letter in wanted:
-            yield letter
+    return map(letter_of, find(queue, name, wanted, "dead"))
 
 
-def _letter(name: str, row: Row) -> DeadLetter:
-    message = row.value if isinstance(row.value, dict) and isinstance(row.value.get("task"), str) else {}
+def letter_of(row: Found) -> DeadLetter:
+    """A dead row as a letter."""
+    cause = _CAUSE.search(row.error)
     return DeadLetter(
-        name, row.id, message.get("id"), message.get("task"), row.attempt, row.error or "", row.at, row.value
+        row.queue, row.id, row.job, row.task, row.attempts, row.error, cause and cause[1], row.at, row.value
     )

@@ -18,7 +18,8 @@ The rules:
   `tries` of them in a row stop the run with an error. A boot error stops the run at once: the next try would fail too.
 * One dead child never stops the pool otherwise.
 * A child whose work has reached its hard time limit is killed, and then treated like any that was.
-* The first stop request lets children finish, and kills them after `grace` seconds; the second kills them now.
+* The first stop request lets children finish, and kills them after `grace` seconds; the second, or one that is to be
+  carried out at once, kills them now.
 * A role may get more children or fewer while it runs. Those that are too many finish what they run, however long it
   takes, and are forgotten; if they are wanted again before that, they come back.
 * A child that left to be recycled comes back at once, and nothing is held against it.
@@ -149,8 +150,8 @@ class Decisions:
                 return self._exited(self._children[key], cause, now)
             case Overdue(key, text, _):
                 return [Say("time_limit", f"{_name(key)} {text}", key), Kill(key)] if self._is_born(key) else []
-            case StopRequested(by, now):
-                return self._stop_requested(by, now)
+            case StopRequested(by, now, at_once):
+                return self._stop_requested(by, now, at_once)
             case ReloadRequested(now):
                 return self._renew(None, "SIGHUP: every worker", now)
             case Restart(role, now):
@@ -315,15 +316,19 @@ class Decisions:
 
     # -- stopping and reloading
 
-    def _stop_requested(self, by: str, now: float) -> list[Instruction]:
-        if self._stop is None:
+    def _stop_requested(self, by: str, now: float, at_once: bool) -> list[Instruction]:
+        if self._stop is None and not at_once:
             text = f"{by}: finishing what runs in {self._alive} processes; again: stop now and give it back"
             return [Say("stopping", text), *self._begin_stop(_Stop(0, "stopped"), now)]
-        if self._stop.killing:
-            return []
-        self._stop.killing = True
-        if self._stop.error is None:
-            self._stop.reason, self._stop.exit_code = "killed", 130
+        if self._stop is None:
+            stop = _Stop(130, "killed")
+            return [*self._begin_stop(stop, now), *self._kill_all(stop, by)]
+        return [] if self._stop.killing else self._kill_all(self._stop, by)
+
+    def _kill_all(self, stop: _Stop, by: str) -> list[Instruction]:
+        stop.killing = True
+        if stop.error is None:
+            stop.reason, stop.exit_code = "killed", 130
         said = Say("killing", f"{by}: stopping now; what was running goes back to its queue")
         return [said, *(Kill(child.key) for child in self._children.values() if _born(child))]
 

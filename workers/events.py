@@ -60,10 +60,11 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the run to stop: a signal's name, or a caller's word."""
+    """Somebody wants the run to stop: a signal's name, or a caller's word. `at_once`: without letting work finish."""
 
     by: str
     now: float
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

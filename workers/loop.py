@@ -9,8 +9,8 @@ worker would take the attempts of its neighbours along, or lose its own. It cost
 second from `send_many` to acknowledged, with two workers on two processors.
 
 Settling together: what ended well is acknowledged when the claimed rows are used up, and before the next piece of work
-if the oldest has waited for `SETTLE_AFTER`, or if the next is of a kind that took longer than that the last time. What it
-put elsewhere (results, counts) is put there first.
+if the oldest has waited for `SETTLE_AFTER`, if the next is of a kind that took longer than that the last time, or if it has
+been tried before. What it put elsewhere (results, counts) is put there first.
 
 When the queue is paused, what was claimed and not begun goes back to its place, and nothing is claimed (lanes.py).
 """
@@ -95,7 +95,8 @@ class Loop(abc.ABC):
         for item in items:
             if stop() or page[at]:  # paused
                 break  # the rest goes back when the queue is closed
-            if self._finished and now - self._oldest > SETTLE_AFTER:
+            # One that has been tried before may have killed its worker, and is not to take along what ended before it.
+            if self._finished and (item.attempt or now - self._oldest > SETTLE_AFTER):
                 self.settle()
             handle(item)
             now = time.perf_counter()

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from .child import HELD_BACK
 from .roles import Cause, Key, Role
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 #: Descriptors per child in the supervisor (end of life, the start method's pipe, one while it starts) and for all else.
 _FDS_PER_CHILD, _FDS_BESIDE = 4, 128

@@ -40,7 +40,7 @@ def produce(child: Child, source: str, url: str, name: str, board: str, slot: in
     child.ready()
     try:
         with its_turn(child, app.home.run, name, board) as turn:
-            if turn is not None and _pump(child, app, producer, desk):
+            if turn is not None and pump(child, app, producer, desk):
                 turn.is_done()
         for hook in app.hooks:
             hook.on_stop(child.role)
@@ -48,9 +48,10 @@ def produce(child: Child, source: str, url: str, name: str, board: str, slot: in
         leave(app.close)
 
 
-def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> bool:
+def pump(child: Child, app: App, producer: Producer, desk: Desk) -> bool:
     """Put what it yields. False if it was told to stop before the end."""
-    generator, put = _begin(child, app, producer)
+    checkpoints = Checkpoints(app, producer.name, child.wait_stop) if producer.resumes else None
+    generator, put = _begin(child, app, producer, checkpoints)
     try:
         while not child.stop_requested():
             try:
@@ -64,13 +65,16 @@ def _pump(child: Child, app: App, producer: Producer, desk: Desk) -> bool:
         close = getattr(generator, "close", None)
         if close is not None:
             close()
+        if checkpoints is not None:
+            checkpoints.close()
 
 
-def _begin(child: Child, app: App, producer: Producer) -> tuple[Iterator[Any], Callable[[Any], bool]]:
+def _begin(
+    child: Child, app: App, producer: Producer, checkpoints: Checkpoints | None
+) -> tuple[Iterator[Any], Callable[[Any], bool]]:
     """The producer's generator, and what to do with what it yields: put it, or return False if a stop was requested."""
-    if not producer.resumes:
+    if checkpoints is None:
         return producer.function(), lambda yielded: _put(child, app, producer, yielded)
-    checkpoints = Checkpoints(app, producer.name, child.wait_stop)
 
     def put(yielded: Any) -> bool:
         if not isinstance(yielded, tuple) or len(yielded) != 2:

@@ -35,7 +35,7 @@ def run_schedules(child: Child, source: str, url: str, board: str, slot: int) ->
         hook.on_start(child.role)
     child.ready()
     try:
-        entries = [_Entry(child, app, schedule, desk) for schedule in app.schedules.values()]
+        entries = [Entry(child, app, schedule, desk) for schedule in app.schedules.values()]
         while not child.stop_requested():
             wake_at = min(entry.run(time.time()) for entry in entries)
             child.wait_stop(min(max(0.0, wake_at - time.time()), _LONGEST_SLEEP))
@@ -45,7 +45,7 @@ def run_schedules(child: Child, source: str, url: str, board: str, slot: int) ->
         leave(app.close)
 
 
-class _Entry:
+class Entry:
     """One schedule, and how far it has come."""
 
     def __init__(self, child: Child, app: App, schedule: Schedule, desk: Desk) -> None:
@@ -73,7 +73,7 @@ class _Entry:
         except errors.SourceBusy:
             return None
         if self._source.checkpoint is None:
-            self._source.commit(time.time())  # a new schedule has missed nothing
+            self._source.commit(self._app.now())  # a new schedule has missed nothing
         return self._source
 
     def _put(self, source: Source, moment: float) -> bool:

@@ -85,8 +85,8 @@ class Supervisor:
     drained       called between events once all ending roles are done; when it returns true, the rest is stopped
 
     `run()` does everything. A caller with a loop of its own uses `start()`, `step()` and `close()` (or `with`). TERM
-    and INT ask for a stop, and HUP for a reload, if the supervisor runs in the main thread; `request_stop()` works from
-    any.
+    and INT ask for a stop, QUIT for one at once, and HUP for a reload, if the supervisor runs in the main thread;
+    `request_stop()` works from any.
     """
 
     def __init__(
@@ -265,7 +265,8 @@ class Supervisor:
         now = time.monotonic()
         for number in numbers:
             if number in STOPS:
-                self._feed(decisions.StopRequested(signal.Signals(number).name, now))
+                at_once = number == signal.SIGQUIT
+                self._feed(decisions.StopRequested(signal.Signals(number).name, now, at_once))
             elif number == signal.SIGHUP:
                 self._feed(decisions.ReloadRequested(now))
 

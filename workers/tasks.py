@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -212,7 +211,11 @@ class Task(Generic[P, T]):
             raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
         asks = _Asks(key, check_unique(unique), unique_key, idempotency_id)
         return Sender(
-            self, _delay(delay, at), fields, self._other_lane(queue, priority), self._asks if asks == _Asks() else asks
+            self,
+            _delay(delay, at, self.app.now),
+            fields,
+            self._other_lane(queue, priority),
+            self._asks if asks == _Asks() else asks,
         )
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
@@ -388,7 +391,7 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _delay(delay: float | timedelta, at: datetime | None) -> float:
+def _delay(delay: float | timedelta, at: datetime | None, now: Callable[[], float]) -> float:
     """Seconds from now."""
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if at is None:
@@ -397,7 +400,7 @@ def _delay(delay: float | timedelta, at: datetime | None) -> float:
         raise ValueError("delay and at exclude each other")
     if at.tzinfo is None:
         raise ValueError(f"at={at.isoformat()!r} has no time zone; say datetime(…, tzinfo=UTC) or ….astimezone()")
-    return max(0.0, at.timestamp() - time.time())
+    return max(0.0, at.timestamp() - now())
 
 
 def _plain_arity(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -105,7 +105,6 @@ class TaskLoop(Loop):
         self._cancelled: frozenset[str] = frozenset()
         #: The job whose task runs at this moment.
         self._current: str | None = None
-        signal.signal(INTERRUPT, self._interrupt)
         self._death_notes = app.home.run
         #: The jobs with tickets that were begun here.
         self._turns = Turns(app, log)
@@ -130,7 +129,7 @@ class TaskLoop(Loop):
     def idle(self) -> None:
         self._turns.tidy()
 
-    def _interrupt(self, number: int, frame: object) -> None:
+    def interrupt(self, number: int, frame: object) -> None:
         """A job was called off while it ran; by now, perhaps another one runs."""
         if self._current is not None and self._current in self._called_off.read() and isinstance(self._caller, Caller):
             self._current = None
@@ -314,6 +313,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
 
         caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
         loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
+    signal.signal(INTERRUPT, loop.interrupt)
     child.ready()
     try:
         loop.run()

@@ -113,7 +113,7 @@ class MemoryQueue(Queue):
         stored: Callable[[int], object] = lambda index: None,
     ) -> None:
         """Add rows; `stored` is called with the number of each in `rows`, in one step with its addition."""
-        due = time.time() + delay if delay > 0.0 else None
+        due = self._store.now() + delay if delay > 0.0 else None
         deadline = None if timeout is None else time.monotonic() + timeout
         store = self._store
         with store.lock:
@@ -211,7 +211,7 @@ class MemoryQueue(Queue):
     def nack(
         self, items: Item | Iterable[Item], *, delay: float = 0.0, error: str | None = None, counted: bool = True
     ) -> None:
-        due = time.time() + delay if delay > 0.0 else None
+        due = self._store.now() + delay if delay > 0.0 else None
 
         def give_back(entry: Entry) -> None:
             entry.error = error
@@ -222,7 +222,7 @@ class MemoryQueue(Queue):
 
     def bury(self, items: Item | Iterable[Item], *, error: str | None = None) -> None:
         def bury(entry: Entry) -> None:
-            entry.error, entry.at = error, time.time()
+            entry.error, entry.at = error, self._store.now()
             self._store.dead[entry.id] = entry
 
         self._settle(items, bury)
@@ -250,13 +250,15 @@ class MemoryQueue(Queue):
 
     def _retain(self, entry: Entry) -> None:
         if self._retention is not None:
-            entry.at = time.time()
+            entry.at = self._store.now()
             self._store.retained.append(entry)
             self._expire()
 
     def _expire(self) -> None:
         retained = self._store.retained
-        while self._retention is not None and retained and (retained[0].at or 0.0) < time.time() - self._retention:
+        while (
+            self._retention is not None and retained and (retained[0].at or 0.0) < self._store.now() - self._retention
+        ):
             retained.popleft()
 
     # -- dead letters
@@ -287,7 +289,7 @@ class MemoryQueue(Queue):
         with store.lock:
             self._require_open()
             store.rescue()
-            now = time.time()
+            now = store.now()
             later = [entry.size for due, _, entry in store.delayed if due > now]
             return Stats(
                 ready=store.waiting_rows() - len(later),
@@ -306,7 +308,7 @@ class MemoryQueue(Queue):
             yield from rows
 
     def _in_state(self, state: State) -> list[Entry]:
-        store, now = self._store, time.time()
+        store, now = self._store, self._store.now()
         store.rescue()
         self._expire()
         delayed = [entry for _, _, entry in sorted(store.delayed, key=lambda row: row[:2])]

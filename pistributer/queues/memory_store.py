@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..storage import forking
@@ -44,7 +44,9 @@ class Entry:
 class Store:
     """The rows of one queue. `lock` stands in front of everything; methods expect it held."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        #: The clock by which rows fall due.
+        self.now = now
         #: For ids, owners and tokens alike.
         self.numbers = itertools.count(1)
         #: An owner that was dropped without `close` is gone from here.
@@ -99,12 +101,12 @@ class Store:
 
     def may_have_rows(self) -> bool:
         self.rescue()
-        return bool(self.ready or self.given_back or (self.delayed and self.delayed[0][0] <= time.time()))
+        return bool(self.ready or self.given_back or (self.delayed and self.delayed[0][0] <= self.now()))
 
     def take(self, n: int) -> Iterator[Entry]:
         """Up to `n` rows: what was given back first, then what is due, then the front."""
         self.rescue()
-        now = time.time()
+        now = self.now()
         for _ in range(n):
             if self.given_back:
                 entry = self.given_back.popleft()
@@ -124,7 +126,7 @@ class Store:
             self.give_back(owner)
 
     def seconds_to_next_due(self) -> float:
-        return max(0.0, self.delayed[0][0] - time.time()) if self.delayed else LOOK_AROUND
+        return max(0.0, self.delayed[0][0] - self.now()) if self.delayed else LOOK_AROUND
 
     def purge(self) -> int:
         count = self.waiting_rows()
