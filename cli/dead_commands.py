@@ -10,7 +10,7 @@ import click
 
 from . import exits, terminal
 from .root import Group
-from .targets import EXPLAINED, find_rows, open_existing, row_filters, target_argument, wanted
+from .targets import EXPLAINED, find_deaths, find_rows, open_existing, row_filters, target_argument, wanted
 
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue
@@ -148,7 +148,11 @@ def _find(target: str, queue: str | None, chosen: Wanted) -> list[tuple[str, lis
     """For each queue of `target` its URL and the dead letters in it that are wanted."""
     from ..workers.dead import letter_of
 
-    return [(opened.url, list(map(letter_of, rows))) for _, opened, rows in find_rows(target, queue, chosen, "dead")]
+    deaths = find_deaths(target)
+    return [
+        (opened.url, [letter_of(row, deaths) for row in rows])
+        for _, opened, rows in find_rows(target, queue, chosen, "dead")
+    ]
 
 
 def _settle(target: str, queue: str | None, chosen: Wanted, settle: Callable[[Queue, list[str]], int] | None) -> int:

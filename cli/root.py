@@ -68,6 +68,7 @@ class LazyGroup(Group):
         "queue": ("queue_commands", "Look into queues and tidy them."),
         "records": ("records_commands", "Look into record files, check, repair and convert them."),
         "replay": ("archive_commands", "Put rows that are over into their queue again."),
+        "rerun": ("rerun_command", "Run one job here and now, with its recorded arguments."),
         "restart": ("control_commands", "Have a running app's processes replaced by fresh ones."),
         "resume": ("control_commands", "Have a paused queue worked on again."),
         "run": ("run_command", "Run an app: its producers, consumers and tasks."),
@@ -77,6 +78,8 @@ class LazyGroup(Group):
         "stop": ("control_commands", "Stop a running app: finish what runs, keep the rest."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
         "top": ("top_command", "Watch an app live: its queues, its processes, their jobs."),
+        "tail": ("tail_command", "Follow what ends, and what fails on the way."),
+        "why": ("why_command", "Tell the life of one job: its attempts, errors and causes of death."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -33,7 +33,8 @@ NUMBERS = (
 @click.command(epilog=exits.TABLE)
 @click.argument("app")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def status(app: str, as_json: bool) -> None:
+@click.option("--metrics", is_flag=True, help="Print what Prometheus reads.")
+def status(app: str, as_json: bool, metrics: bool) -> None:
     """Show the queues of an app and what its workers are doing.
 
     APP is the app's folder, or sqlite:FILE, as given to App(). The app's code is not imported, and nothing has to run.
@@ -42,6 +43,7 @@ def status(app: str, as_json: bool) -> None:
     Examples:
       pistributer status jobs/
       pistributer status sqlite:jobs.db --json
+      pistributer status jobs/ --metrics >jobs.prom      for the textfile collector of Prometheus
     """
     from ..workers.status import read_status
 
@@ -49,6 +51,11 @@ def status(app: str, as_json: bool) -> None:
         found = read_status(app)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if metrics:
+        from ..workers.metrics import read_metrics, to_prometheus
+
+        terminal.print_line(to_prometheus(found, read_metrics(app)).rstrip())
+        return
     if as_json:
         shown = {"running": found.running, "pid": found.pid, "started": found.started, "app": found.app}
         terminal.print_json({"url": found.url} | shown | asdict(found) | {"dead": found.dead})
@@ -112,7 +119,13 @@ def _worker_cells(worker: WorkerStatus, several: bool) -> dict[str, str]:
         "up": terminal.human_time(max(0.0, now - worker.started)) if worker.alive else "",
         "job": f"{worker.task} {worker.job}".strip() if busy else "",
         "for": terminal.human_time(max(0.0, now - worker.since)) if busy and worker.since else "",
+        "progress": _progress(worker),
     }
+
+
+def _progress(worker: WorkerStatus) -> str:
+    said = worker.running[0].progress if worker.running else None
+    return terminal.clip(terminal.progress_text(said), 40) if said is not None else ""
 
 
 def _unless_zero(count: int) -> str:

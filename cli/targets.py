@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..workers.finding import Found, Undated, Wanted
     from ..workers.gate_tickets import Tickets
+    from ..workers.history import Death
 
 #: What the arguments TARGET and QUEUE say in each help page.
 EXPLAINED = """TARGET is an app (its folder, or sqlite:FILE) or a single queue: its folder, or a URL such as txt:jobs/
@@ -143,6 +144,14 @@ def find_queues(target: str) -> list[tuple[str, str]]:
         )
     assert isinstance(home, Home)
     return [(name, home.queue_url(name)) for name in home.queue_names()]
+
+
+def find_deaths(target: str) -> dict[str, Death]:
+    """How the workers of an app died, by job; nothing of a single queue, which has no history."""
+    from ..workers.history import last_deaths
+
+    home = _home(target)
+    return last_deaths(home.history) if home is not None and home.exists() else {}
 
 
 def open_target(target: str, name: str | None) -> tuple[str, Queue]:

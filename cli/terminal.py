@@ -9,11 +9,14 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 from .exits import USAGE, broken_pipe, color, fail
+
+if TYPE_CHECKING:
+    from ..workers.pages import JobProgress
 
 #: A bar is redrawn at most this often, and a plain line printed this often where there is no terminal, in seconds.
 _REDRAW: Final = 0.1
@@ -74,6 +77,13 @@ def human_time(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def progress_text(progress: JobProgress) -> str:
+    """`3/10 30%  page 3`, of what a job says."""
+    if progress.total:
+        return f"{progress.done:g}/{progress.total:g} {progress.done / progress.total:.0%}  {progress.text}".rstrip()
+    return f"{progress.done:g}  {progress.text}".rstrip()
 
 
 # -- data

@@ -71,10 +71,15 @@ if TYPE_CHECKING:
     from .workers.child import Child
     from .workers.composition import Chord, Group, GroupJob, chain, chord, group
     from .workers.gate_rates import RateLimit
+    from .workers.history import Attempt, Death
     from .workers.hooks import Hook, Run, Sending
     from .workers.jobs import Job
+    from .workers.log_jobs import LogJobs
     from .workers.messages import Call, Follower
+    from .workers.metrics import Metrics, TaskMetrics, read_metrics
+    from .workers.pages import JobProgress
     from .workers.pools import Pool
+    from .workers.progress import current_run, progress
     from .workers.retries import Backoff, Cancel, Retry, Snooze
     from .workers.roles import Role
     from .workers.run import Progress, run
@@ -82,24 +87,24 @@ if TYPE_CHECKING:
     from .workers.tasks import Task
 
 __all__ = [
-    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "AsyncDurableQueue", "AsyncQueue",
+    "DELETE_CURRENT", "KEEP_CURRENT", "App", "AppendOnlyDictCached", "AsyncDurableQueue", "AsyncQueue", "Attempt",
     "BackendError", "Backoff", "BadCall", "BadKey", "BadKeyType", "BadValue", "BootError", "Bytes", "Call", "Cancel",
     "ChannelEmpty", "Child", "Chord", "ClaimLost", "ConcurrencyConflictError", "ControlError", "CorruptionStrategy",
-    "DamagedRecords", "DamagedValue", "DictError", "DictMismatch", "DiskFull", "DriverMismatch", "DurableQueue",
-    "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing", "Follower",
-    "FormatError", "Group", "GroupJob", "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed",
-    "JobSkipped", "LocalDict", "MultiThreadedReader", "MultiThreadedWriter", "MutableDictCached",
-    "MutationPolicyError", "NewerFormat", "NoSupervisor", "NonEmptySafeStrTuple",
-    "NotAQueue", "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing",
-    "PersiDict", "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Pool",
-    "Progress", "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RateLimit", "RecordError", "RecordIndex",
+    "DamagedRecords", "DamagedValue", "Death", "DictError", "DictMismatch", "DiskFull", "DriverMismatch",
+    "DurableQueue", "ETagHasNotChangedFlag", "EmptyDict", "FileDirDict", "FileInUse", "FlushQueue", "FolderMissing",
+    "Follower", "FormatError", "Group", "GroupJob", "Hook", "IODict", "InconsistentValue", "Item", "Job", "JobFailed",
+    "JobProgress", "JobSkipped", "LocalDict", "LogJobs", "Metrics", "MultiThreadedReader", "MultiThreadedWriter",
+    "MutableDictCached", "MutationPolicyError", "NewerFormat", "NoSupervisor", "NonEmptySafeStrTuple", "NotAQueue",
+    "NotARecordFile", "NotAState", "NotWritable", "Outcome", "OverlappingMultiDict", "PackageMissing", "PersiDict",
+    "PersistedState", "Pistributer", "PistributerError", "PistributerSqlite", "PistributerTxt", "Pool", "Progress",
+    "Queue", "QueueClosed", "QueueError", "QueueFull", "QueueShutDown", "RateLimit", "RecordError", "RecordIndex",
     "RecordReader", "RecordTooLarge", "RecordTypeError", "RecordWriter", "RecordsClosed", "RecordsMissing",
     "ResultLost", "ResultTimeout", "Retry", "Role", "Row", "RowError", "RowTooLarge", "RowTypeError", "Run", "S3Dict",
-    "SafeStrTuple", "Sending", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed", "StateError",
-    "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed", "Task",
-    "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression", "UnsafeFilesystem", "UnsafeValue",
-    "UnsupportedChunk", "WorkError", "WorkerDied", "WriteOnceDict", "__version__", "chain", "chord",
-    "errors", "group", "open_queue", "run",
+    "SafeStrTuple", "Sending", "ShardsFull", "Snooze", "Source", "SourceBusy", "StateChanged", "StateClosed",
+    "StateError", "StateLocked", "StateValueError", "Stats", "StorageError", "Supervisor", "Sync", "SyncFailed",
+    "Task", "TaskMetrics", "TaskNotFound", "TimeLimitExceeded", "TooManyOpenFiles", "UnknownCompression",
+    "UnsafeFilesystem", "UnsafeValue", "UnsupportedChunk", "WorkError", "WorkerDied", "WriteOnceDict", "__version__",
+    "chain", "chord", "current_run", "errors", "group", "open_queue", "progress", "read_metrics", "run",
 ]  # fmt: skip
 
 #: Where each public name lives; what is not named here is an error class.
@@ -108,6 +113,7 @@ _HOMES = {
     "AppendOnlyDictCached": "dicts.cached",
     "AsyncDurableQueue": "queues.asynchronous",
     "AsyncQueue": "queues.asynchronous",
+    "Attempt": "workers.history",
     "Backoff": "workers.retries",
     "Bytes": "records.hot",
     "Call": "workers.messages",
@@ -116,6 +122,7 @@ _HOMES = {
     "Chord": "workers.composition",
     "CorruptionStrategy": "records.damage",
     "DELETE_CURRENT": "dicts.flags",
+    "Death": "workers.history",
     "DurableQueue": "queues.durable",
     "ETagHasNotChangedFlag": "dicts.flags",
     "EmptyDict": "dicts.local",
@@ -128,6 +135,11 @@ _HOMES = {
     "IODict": "dicts.iodict",
     "Item": "queues.contract",
     "Job": "workers.jobs",
+    "JobProgress": "workers.pages",
+    "LogJobs": "workers.log_jobs",
+    "Metrics": "workers.metrics",
+    "TaskMetrics": "workers.metrics",
+    "read_metrics": "workers.metrics",
     "KEEP_CURRENT": "dicts.flags",
     "LocalDict": "dicts.local",
     "MultiThreadedReader": "records.sharded_reading",
@@ -165,7 +177,9 @@ _HOMES = {
     "chain": "workers.composition",
     "chord": "workers.composition",
     "group": "workers.composition",
+    "current_run": "workers.progress",
     "open_queue": "queues.opening",
+    "progress": "workers.progress",
     "run": "workers.run",
 }
 

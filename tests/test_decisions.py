@@ -324,7 +324,7 @@ def test_the_operator_is_told_how_a_child_died() -> None:
     (said, _) = machine.feed(Exited(W0, Cause("signal", 9, peak_rss=7_900_000_000), 1.0))
     assert isinstance(said, Say)
     assert (said.action, said.key) == ("restart", W0)
-    assert said.text == "worker[0] killed by SIGKILL, peak memory 7900 MB; starting it again at once"
+    assert said.text == "worker[0] was killed by SIGKILL, peak memory 7900 MB; starting it again at once"
 
 
 def test_an_event_costs_the_same_with_many_children() -> None:

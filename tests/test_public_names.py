@@ -25,14 +25,14 @@ PUBLIC = """
     Group GroupJob Hook IODict InconsistentValue Item Job JobFailed JobSkipped KEEP_CURRENT LocalDict
     MultiThreadedReader MultiThreadedWriter MutableDictCached MutationPolicyError NewerFormat NoSupervisor
     NonEmptySafeStrTuple NotAQueue NotARecordFile NotAState NotWritable Outcome OverlappingMultiDict PersiDict
-    PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue RateLimit RecordIndex
-    RecordReader RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync Task
-    WriteOnceDict __version__ chain chord errors group open_queue run
-    PackageMissing PistributerError QueueClosed QueueError QueueFull QueueShutDown RecordError RecordTooLarge
-    RecordTypeError RecordsClosed RecordsMissing ResultLost ResultTimeout RowError RowTooLarge RowTypeError ShardsFull
-    SourceBusy StateChanged StateClosed StateError StateLocked StateValueError StorageError SyncFailed TaskNotFound
-    TimeLimitExceeded TooManyOpenFiles UnknownCompression UnsafeFilesystem UnsafeValue UnsupportedChunk WorkError
-    WorkerDied
+    PersistedState Pistributer PistributerSqlite PistributerTxt Pool Progress Queue RateLimit RecordIndex RecordReader
+    RecordWriter Retry Role Row Run S3Dict SafeStrTuple Sending Snooze Source Stats Supervisor Sync Task WriteOnceDict
+    __version__ chain chord errors group open_queue run PackageMissing PistributerError QueueClosed QueueError
+    QueueFull QueueShutDown RecordError RecordTooLarge RecordTypeError RecordsClosed RecordsMissing ResultLost
+    ResultTimeout RowError RowTooLarge RowTypeError ShardsFull SourceBusy StateChanged StateClosed StateError
+    StateLocked StateValueError StorageError SyncFailed TaskNotFound TimeLimitExceeded TooManyOpenFiles
+    UnknownCompression UnsafeFilesystem UnsafeValue UnsupportedChunk WorkError WorkerDied Attempt Death JobProgress
+    LogJobs Metrics TaskMetrics current_run progress read_metrics
 """.split()
 
 #: What `import pistributer` must not drag in; most programs that import it only put rows.

@@ -78,7 +78,7 @@ def test_a_killed_child_is_replaced_and_the_others_stay(start_method: StartMetho
         watch.until_running()
         after = watch.supervisor.pids()
         assert {key for key in before if before[key] != after[key]} == {("w", 1)}
-        assert watch.text_of("restart") == "w[1] killed by SIGKILL; starting it again at once"
+        assert watch.text_of("restart") == "w[1] was killed by SIGKILL; starting it again at once"
     outcome = watch.supervisor.outcome()
     assert outcome.restarts == 1
     assert all(is_gone(pid) for pid in after.values())

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from pistributer import errors
-from pistributer.workers import results
-from pistributer.workers.results import ResultLog, ResultReader, prune, segments
+from pistributer.workers import results, segment_log
+from pistributer.workers.results import ResultLog, ResultReader
+from pistributer.workers.segment_log import prune, segments
 from tests.worker_tools import environment
 
 
@@ -117,7 +118,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_long_logs_are_rolled_and_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(segment_log, "SEGMENT_BYTES", 1000)
     log = ResultLog(str(tmp_path), max_bytes=3000)
     for number in range(200):
         log.add(f"job-{number}", "x" * 50)

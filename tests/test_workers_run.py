@@ -730,8 +730,8 @@ def test_a_run_leaves_only_what_its_layout_says(tmp_path: Path) -> None:
     app.tasks["one"].send()
     run_until_empty(path)
     home = tmp_path / "jobs"
-    assert sorted(entry.name for entry in home.iterdir()) == ["queues", "results", "run"]
-    assert sorted(entry.name for entry in (home / "run").iterdir()) == ["deaths.lock", "run.lock", "running"]
+    assert sorted(entry.name for entry in home.iterdir()) == ["history", "queues", "results", "run"]
+    assert sorted(entry.name for entry in (home / "run").iterdir()) == ["last_run.json", "run.lock", "running"]
     assert list((home / "run" / "running").iterdir()) == []
     (line,) = [json.loads(line) for log in (home / "results").glob("*.jsonl") for line in log.read_text().splitlines()]
     assert (line["ok"], line["value"]) == (True, 1)

@@ -4,6 +4,7 @@
     run, loading, home             running an app: finding its code, its folder, its processes
     worker, consumers, producers   what those processes do; `loop` is what they share
     checkpoints, schedules, scheduler   producers that go on where they were, calls at set times
+    log_jobs, metrics              hooks that log and count
     hooks, time_limits, calling, results   around each run of a job
     result_dict                    results in a persistent dictionary instead of logs
     retries, cancelling            what becomes of a job that failed or was called off
@@ -12,12 +13,15 @@
     sending, dead                  for those who have the folder but not the code
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it
-    status, board, deaths, gauge   what a run tells about itself
+    status, board, pages, gauge    what a run tells about itself
     plan, crew, pools, lanes       what a run is made of, and which worker takes from where
     runs, turns                    several supervisors beside each other
     control, control_server, run_control, sockets   controlling a run from elsewhere
     run_state, paused              what operators asked for, and how workers see it
     autoscaling, recycling, reloading, preloading, notify   the life of a pool
+    history, segment_log, life, tail   what happened to each job; the log that results and histories are kept in
+    deaths, oom, last_words        how a worker died
+    progress, rerun                the run that a task is part of; running a recorded job again
     stress, stress_*, ledger       the stress run and its independent judge
 
 Public names are handed on by `pistributer` itself; nothing is imported here.

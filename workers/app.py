@@ -18,10 +18,11 @@ from pistributer.queues.opening import open_queue
 from pistributer.queues.sources import check_source_name
 from pistributer.storage.durability import Sync
 
-from . import results
+from . import history, results
 from .checks import at_least
 from .gate import Gate, Unique
 from .gate_rates import RateLimit, read_rate
+from .history import HistoryLog
 from .home import DEFAULT_QUEUE, Home, check_priority, check_queue_name, split_lane
 from .hooks import EnqueueSteps, Hook
 from .jobs import Job
@@ -92,6 +93,8 @@ class App:
     results_bytes  how much room they may take; 256 MiB
     idempotency_age
                    how long an idempotency id is remembered, in seconds; a day
+    history_age, history_bytes
+                   the same for what `Job.attempts` and `why` tell of jobs that did not go well; a week, 64 MiB
     results        a persistent dictionary to keep them in instead of logs in the app's folder; nothing expires there
     """
 
@@ -107,6 +110,8 @@ class App:
         results_age: float = results.MAX_AGE,
         results_bytes: int = results.MAX_BYTES,
         idempotency_age: float = IDEMPOTENCY_AGE,
+        history_age: float = history.MAX_AGE,
+        history_bytes: int = history.MAX_BYTES,
         results: PersiDict[Any] | None = None,
     ) -> None:
         #: As it was given, which is the same in every process that has this app.
@@ -126,6 +131,8 @@ class App:
         self.results_age = results_age
         self.results_bytes = results_bytes
         self.idempotency_age = idempotency_age
+        self.history_age = history_age
+        self.history_bytes = history_bytes
         #: The dictionary that results are kept in; None: logs (results.py).
         self.result_store = results
         self._options: dict[str, Any] = {
@@ -458,6 +465,10 @@ class App:
         # A log is deleted as a whole, so it stays as long as any of its results may have to.
         age = max([self.results_age, *(task.results for task in self.tasks.values() if task.results is not True)])
         return ResultLog(self.home.results, max_age=age, max_bytes=self.results_bytes)
+
+    def open_history_log(self) -> HistoryLog:
+        """Where a worker process, or the supervisor, notes what did not go well."""
+        return HistoryLog(self.home.history, max_age=self.history_age, max_bytes=self.history_bytes)
 
     def rewind(self, producer: str, checkpoint: Any = None) -> None:
         """Have a producer go on from `checkpoint` the next time that it starts; from the beginning if that is None.

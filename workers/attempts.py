@@ -25,6 +25,7 @@ from pistributer.queues.contract import Item, Queue
 from .board import Desk
 from .calling import SharedLoop
 from .hooks import Run
+from .progress import CURRENT
 
 if TYPE_CHECKING:
     from .worker import Ready
@@ -61,6 +62,7 @@ class Attempt:
         try:
             for step in ready.before:
                 step(run)
+            CURRENT.set(run)
             self._enter()
             run.value = ready.call(*run.args, **run.kwargs)
             self._leave()

@@ -17,7 +17,8 @@ Layout, little endian: slots of 128 bytes, one per child, in the order of the ro
     40  u64  rows that a producer put
     48  f64  since when it runs the current job; 0 if it runs none
     56  24s  that job's id
-    80  40s  its task, UTF-8, cut off
+    80  36s  its task, UTF-8, cut off
+    116 u32  which attempt it is
     120 f64  when the supervisor kills it, by the monotonic clock, which all processes share; 0: never
 """
 
@@ -33,10 +34,10 @@ from pistributer import errors
 from pistributer.storage.replacing import replace_file
 
 SLOT = 128
-_ALL = struct.Struct("<QdQQQQd24s40sd")
+_ALL = struct.Struct("<QdQQQQd24s36sId")
 _BIRTH = struct.Struct("<Qd")
 _NUMBER = struct.Struct("<Q")
-_CURRENT = struct.Struct("<d24s40sd")
+_CURRENT = struct.Struct("<d24s36sId")
 _TIME = struct.Struct("<d")
 
 _STARTED, _DONE, _SINCE_AT, _DEADLINE_AT = 0, 16, 48, 120
@@ -114,6 +115,7 @@ class Slot:
     since: float
     job: str
     task: str
+    attempt: int
     #: When its time is over, by the monotonic clock; 0: never.
     deadline: float
 
@@ -151,10 +153,10 @@ class Board:
         return [(slot.pid, slot.started) for slot in map(self.slot, taken)]
 
     def slot(self, number: int) -> Slot:
-        pid, started, done, failed, retried, put, since, job, task, deadline = _ALL.unpack_from(
+        pid, started, done, failed, retried, put, since, job, task, attempt, deadline = _ALL.unpack_from(
             self.page, number * SLOT
         )
-        return Slot(pid, started, done, failed, retried, put, since, _text(job), _text(task), deadline)
+        return Slot(pid, started, done, failed, retried, put, since, _text(job), _text(task), attempt, deadline)
 
     def of(self, seats: Seats, index: int) -> list[Slot]:
         """The slots of one child. The first one has its counts; each may have a job that runs."""
@@ -178,10 +180,10 @@ class Desk:
         self.idle()
         _BIRTH.pack_into(self._page, self._base + _STARTED, os.getpid(), time.time())
 
-    def running(self, job: str, task: bytes, limit: float | None = None) -> None:
+    def running(self, job: str, task: bytes, attempt: int, limit: float | None = None) -> None:
         """This job begins now, and this process is to be killed if it has not ended after `limit` seconds."""
         deadline = 0.0 if limit is None else time.monotonic() + limit
-        _CURRENT.pack_into(self._page, self._base + _SINCE_AT, time.time(), job.encode(), task, deadline)
+        _CURRENT.pack_into(self._page, self._base + _SINCE_AT, time.time(), job.encode(), task, attempt, deadline)
 
     def idle(self) -> None:
         """No job runs."""

@@ -34,11 +34,9 @@ from .hooks import Hook, Run
 from .lanes import Lanes
 from .loop import WAIT
 from .pools import Pool
-from .result_dict import DictResults
-from .results import ResultLog
 from .retries import Cancel
 from .time_limits import CoroutineTimeLimits, time_is_up
-from .worker import Ready, TaskLoop
+from .worker import Logs, Ready, TaskLoop
 
 
 class ConcurrentLoop(TaskLoop):
@@ -52,9 +50,9 @@ class ConcurrentLoop(TaskLoop):
         lanes: Lanes,
         desks: list[Desk],
         caller: SharedLoop,
-        log: ResultLog | DictResults,
+        logs: Logs,
     ) -> None:
-        super().__init__(child, app, lanes, desks[0], caller, _SharedLog(log))  # type: ignore[arg-type]
+        super().__init__(child, app, lanes, desks[0], caller, logs)
         self._shared_loop = caller
         self._desks = list(reversed(desks))
         self._ended: deque[Attempt] = deque()
@@ -65,6 +63,9 @@ class ConcurrentLoop(TaskLoop):
         #: Which of the two the app's tasks need; by it, how many rows are worth claiming.
         kinds = {ready.is_async for ready in self._tasks.values()} or {False}
         self._needed = [self._crews[kind] for kind in kinds]
+
+    def flush_logs(self) -> None:
+        self._logs.flush({attempt.run for attempt in self._running})
 
     def time_limits(self) -> Hook:
         return CoroutineTimeLimits()
@@ -122,7 +123,8 @@ class ConcurrentLoop(TaskLoop):
         if ready.task.soft_time_limit is not None and not ready.is_async:
             attempt.soft_deadline = time.monotonic() + ready.task.soft_time_limit
         self._running.add(attempt)
-        desk.running(run.job_id, ready.shown, ready.task.hard_time_limit)
+        run.begun = time.perf_counter()
+        desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
         self._crews[ready.is_async].begin(attempt)
 
     def _turn_to(self, queue: Queue) -> None:
@@ -273,23 +275,3 @@ class _Bell:
     def close(self) -> None:
         self._heard.close()
         self._rung.close()
-
-
-class _SharedLog:
-    """A log of results that several threads write to."""
-
-    def __init__(self, log: ResultLog | DictResults) -> None:
-        self._log = log
-        self._lock = threading.Lock()
-
-    def add(self, *args: Any) -> None:
-        with self._lock:
-            self._log.add(*args)
-
-    def add_failure(self, *args: Any) -> None:
-        with self._lock:
-            self._log.add_failure(*args)
-
-    def flush(self) -> None:
-        with self._lock:
-            self._log.flush()

@@ -20,7 +20,10 @@ from .app import Consumer
 from .board import Desk
 from .calling import Caller
 from .child import Child
+from .deaths import explain
+from .history import row_id
 from .lanes import Lanes
+from .last_words import open_page
 from .loop import WAIT, Loop, leave
 from .paused import PausePage, beside
 from .pools import Pool
@@ -31,8 +34,10 @@ from .worker import load_checked
 class RowLoop(Loop):
     """One row at a time, claimed ahead."""
 
-    def __init__(self, child: Child, consumer: Consumer, lanes: Lanes, desk: Desk, caller: Caller) -> None:
+    def __init__(self, child: Child, consumer: Consumer, lanes: Lanes, desk: Desk, caller: Caller, past: str) -> None:
         super().__init__(child, lanes, desk)
+        #: The folder of the app's history.
+        self._past = past
         self._consumer = consumer
         self._call: Callable[[Any], Any] = caller.plain(consumer.function)
         self._shown = consumer.name.encode()
@@ -46,7 +51,7 @@ class RowLoop(Loop):
         self._call_alone(item, item.value)
 
     def _call_alone(self, item: Item, value: Any) -> None:
-        self.desk.running(item.id, self._shown)
+        self.desk.running(item.id, self._shown, item.attempt)
         try:
             self._call(value)
         except BaseException as error:  # noqa: BLE001 (as for tasks: even sys.exit fails the row, not the process)
@@ -69,7 +74,8 @@ class RowLoop(Loop):
 
     def _refuse_deadly(self, item: Item) -> None:
         text = "times and never finished: each time its process died, or it had failed before"
-        self.bury([item], error=f"handed out {item.attempt} {text}")
+        cause, words = explain(self._past, row_id(self._consumer.queue, item.id))
+        self.bury([item], error=f"{words}handed out {item.attempt} {text}{cause}")
 
 
 class BatchLoop(RowLoop):
@@ -136,7 +142,7 @@ class BatchLoop(RowLoop):
         return []
 
     def _call_together(self, items: list[Item]) -> None:
-        self.desk.running(f"{len(items)} rows", self._shown)
+        self.desk.running(f"{len(items)} rows", self._shown, 1)
         try:
             self._call([item.value for item in items])
         except Snooze as error:
@@ -163,7 +169,8 @@ def consume(child: Child, source: str, url: str, name: str, board: str, slot: in
     consumer, caller = app.consumers[name], Caller()
     kind = BatchLoop if consumer.batch > 1 else RowLoop
     lanes = Lanes(app, Pool(consumer.queue), PausePage(beside(board)), child)
-    loop = kind(child, consumer, lanes, Desk(board, slot + child.index), caller)
+    open_page(board, slot + child.index)
+    loop = kind(child, consumer, lanes, Desk(board, slot + child.index), caller, app.home.history)
     for hook in app.hooks:
         hook.on_start(child.role)
     child.ready()

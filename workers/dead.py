@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pistributer.queues.contract import Queue
 
 from .finding import Found, Wanted, find
+from .history import Death, row_id
 
 #: How the worker's words about a job that killed its workers begin, before the cause (worker.py).
 _CAUSE = re.compile(r"; the last time the worker (.+)", re.DOTALL)
@@ -34,6 +35,8 @@ class DeadLetter:
     #: When it was given up, seconds since the epoch, where the driver knows.
     at: float | None
     value: Any
+    #: How a worker died that ran it, the last time that one did.
+    death: Death | None = None
 
     @property
     def reason(self) -> str:
@@ -41,14 +44,20 @@ class DeadLetter:
         return self.error.strip().rpartition("\n")[2]
 
 
-def find_dead(queue: Queue, name: str, wanted: Wanted) -> Iterator[DeadLetter]:
-    """The dead letters of `queue`, which the app calls `name`, that are wanted, oldest first."""
-    return map(letter_of, find(queue, name, wanted, "dead"))
+def find_dead(
+    queue: Queue, name: str, wanted: Wanted, deaths: Mapping[str, Death] | None = None
+) -> Iterator[DeadLetter]:
+    """The dead letters of `queue`, which the app calls `name`, that are wanted, oldest first.
+
+    deaths  those that the app's history knows of (`history.last_deaths`)
+    """
+    return (letter_of(row, deaths or {}) for row in find(queue, name, wanted, "dead"))
 
 
-def letter_of(row: Found) -> DeadLetter:
+def letter_of(row: Found, deaths: Mapping[str, Death]) -> DeadLetter:
     """A dead row as a letter."""
     cause = _CAUSE.search(row.error)
     return DeadLetter(
-        row.queue, row.id, row.job, row.task, row.attempts, row.error, cause and cause[1], row.at, row.value
-    )
+        row.queue, row.id, row.job, row.task, row.attempts, row.error, cause and cause[1], row.at, row.value,
+        deaths.get(row.job or row_id(row.queue, row.id)),
+    )  # fmt: skip

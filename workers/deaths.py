@@ -1,71 +1,121 @@
-"""Which job killed which worker, and how: `run/deaths.jsonl`.
+"""What the supervisor finds out about a child that died, and notes in the history of the job that it ran.
 
-The supervisor sees a child die and what it was running (board.py), and notes both here. The worker that meets the job
-once too often looks the cause up, so that the dead letter says "killed by SIGKILL", not "unexpectedly".
+The cause goes three ways: into what the supervisor says, into the job's history, and from there, by the worker that meets
+the job once too often, into its dead letter.
+
+How much memory a child used can not be asked after its death, and its parent, who would be told, is most often the fork
+server. So while a job runs for long the supervisor looks about once a second. Where the supervisor is the parent, the
+kernel's own figure is taken, if it is the largest of any child so far: the kernel keeps no others.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import resource
+import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 
-import orjson
+from pistributer import errors
 
-from pistributer.storage.appending import append_once
-from pistributer.storage.locks import Flock
-from pistributer.storage.replacing import replace_file
+from .board import Slot
+from .history import Death, HistoryLog, last_death, row_id
+from .last_words import logged_since, stack_since
+from .oom import OomWatch, peak_memory
+from .pages import Page, page_path, stack_path
+from .roles import Cause, signal_name
 
-#: The file is cut to its last half when it is longer than this, in bytes.
-_LONGEST = 1024 * 1024
-#: The note may come a moment after the job, in seconds: the kernel tells the supervisor and frees the claim at once.
-_PATIENCE, _PAUSE = 0.25, 0.01
-
-
-def note(folder: str, *, worker: str, pid: int, job: str, task: str, cause: str) -> None:
-    """Add a death. The caller holds the `lock`."""
-    record = {"at": time.time(), "worker": worker, "pid": pid, "job": job, "task": task, "cause": cause}
-    append_once(_path(folder), orjson.dumps(record) + b"\n")
+#: How often memory is looked at, and how long a job has run before it is, in seconds.
+_LOOK = 1.0
+_SIGKILL = 9
 
 
-def shorten(folder: str) -> None:
-    """Keep the file small. The caller holds the `lock`."""
-    data = _read(folder)
-    if len(data) > _LONGEST:
-        tail = data[-_LONGEST // 2 :]
-        replace_file(_path(folder), tail[tail.find(b"\n") + 1 :], durable=False)
+class Deaths:
+    """For the supervisor of the board at `board`; it notes deaths in `history`."""
+
+    def __init__(self, board: str, history: HistoryLog) -> None:
+        self._board = board
+        self._history = history
+        self._oom = OomWatch()
+        self._peaks: dict[int, int] = {}
+        self._next_look = 0.0
+        self._largest = _largest_child()
+
+    def look(self, slots: Iterable[Slot]) -> None:
+        """See how much memory those use whose job runs for long. Does nothing most of the time."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK
+        horizon = time.time() - _LOOK
+        for slot in slots:
+            if 0.0 < slot.since < horizon and (peak := peak_memory(slot.pid)) is not None:
+                self._peaks[slot.pid] = peak
+
+    def examine(self, pid: int, cause: Cause, killed_for: str | None = None) -> Cause:
+        """All that can be known of how `pid` ended. Called for each child; `killed_for` says why we killed it, if we did."""
+        largest, before = _largest_child(), self._largest
+        self._largest = largest
+        seen = [self._peaks.pop(pid, 0), cause.peak_rss or 0, largest if largest > before else 0]
+        if cause.normal:
+            return cause
+        killed = cause.kind == "signal" and cause.code == _SIGKILL and killed_for is None
+        return replace(
+            cause, peak_rss=max(seen) or None, oom=self._oom.verdict(pid) if killed else "no",
+            text=killed_for or cause.text,
+        )  # fmt: skip
+
+    def note(self, number: int, worker: str, slot: Slot, cause: Cause, rows_of: str | None = None) -> None:
+        """Add to the history of the job that child `number` was running, if it ran one, or of a row of the queue `rows_of`."""
+        if not slot.since:
+            return
+        path, log, progress = page_path(self._board, number), "", None
+        try:
+            page = Page(path)
+        except errors.StorageError:
+            pass  # it died before it made one
+        else:
+            log, progress = logged_since(page, slot.since), page.progress().get(slot.job)
+            page.close()
+        death = Death(
+            worker, signal_name(cause.code) if cause.kind == "signal" else None,
+            cause.code if cause.kind == "exit" else None, cause.peak_rss, cause.oom, log,
+            stack_since(stack_path(self._board, number), slot.since),
+        )  # fmt: skip
+        now, id = time.time(), slot.job if rows_of is None else row_id(rows_of, slot.job)
+        self._history.note(
+            id, "died", task=slot.task, attempt=slot.attempt, at=now, seconds=now - slot.since, pid=slot.pid,
+            text=str(cause), death=asdict(death), progress=None if progress is None else asdict(progress),
+        )  # fmt: skip
+        # A full disk, say, costs the note, not the pool; what could not be written is tried again with the next one.
+        with contextlib.suppress(errors.StorageError):
+            self._history.flush()
+
+    def close(self) -> None:
+        self._oom.close()
+        self._history.close()
 
 
-def lock(folder: str) -> Flock:
-    """Between supervisors, which all note deaths here."""
-    return Flock(os.path.join(folder, "deaths.lock"))
+def describe(death: Death) -> str:
+    """What a dead letter says besides the cause itself: several lines, or nothing."""
+    parts = [("last lines that it logged", death.log), ("where it was", death.stack)]
+    return "".join(f"{title}:\n{_indented(text)}\n" for title, text in parts if text)
 
 
-def last_cause(folder: str, job: str) -> str | None:
-    """How the last worker that ran `job` died, if the supervisor noted it."""
-    deadline = time.monotonic() + _PATIENCE
-    while (found := _find(folder, job)) is None and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
-    return None if found is None else str(found["cause"])
+def explain(folder: str, id: str) -> tuple[str, str]:
+    """Of a job or row whose worker died: what to say of the cause, after the verdict and before it. Empty if nobody knows."""
+    last = last_death(folder, id)
+    if last is None:
+        return "", ""
+    return f"; the last time the worker {last.text}", "" if last.death is None else describe(last.death)
 
 
-def _find(folder: str, job: str) -> dict[str, Any] | None:
-    found = None
-    for line in _read(folder).split(b"\n"):
-        if job.encode() in line:
-            record = orjson.loads(line)
-            found = record if record["job"] == job else found
-    return found
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _read(folder: str) -> bytes:
-    try:
-        with open(_path(folder), "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return b""
-    return data[: data.rfind(b"\n") + 1]
-
-
-def _path(folder: str) -> str:
-    return os.path.join(folder, "deaths.jsonl")
+def _largest_child() -> int:
+    """The largest resident size of any child that this process has waited for, in bytes."""
+    # On Linux ru_maxrss is in KiB, on macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

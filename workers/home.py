@@ -6,6 +6,8 @@
       queues/default/          the queue "default"            jobs.db
       queues/NAME/             the queue NAME                 jobs.db.app/queues/NAME.db
       results/                 results (results.py)           jobs.db.app/results/
+      history/                 attempts (history.py)          jobs.db.app/history/
+      metrics/                 counts (metrics.py)            jobs.db.app/metrics/
       run/                     what runs (runs.py)            jobs.db.app/run/
       tickets.db               who may go on (gate_tickets.py)  jobs.db.app/tickets.db
 
@@ -47,6 +49,7 @@ class Home:
         self.folder = self.path if self.driver == "jsonl" else f"{self.path}.app"
         self.queues = os.path.join(self.folder, "queues")
         self.results = os.path.join(self.folder, "results")
+        self.history = os.path.join(self.folder, "history")
         self.run = os.path.join(self.folder, "run")
 
     def exists(self) -> bool:
@@ -61,7 +64,7 @@ class Home:
                 path=self.folder,
             )
         try:
-            for folder in (self.queues, self.results, self.run):
+            for folder in (self.queues, self.results, self.history, self.run):
                 os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise errors.from_os_error(error, "make the app's folder", self.folder) from error

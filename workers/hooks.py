@@ -14,14 +14,21 @@ raises fails the attempt. What the other methods raise reaches the caller: a sen
 from __future__ import annotations
 
 import random
+import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .progress import open_report
 from .retries import RetryPolicy, judge
 
 if TYPE_CHECKING:
+    from .progress import Report
     from .tasks import Task
 
+
+#: A traceback in the dead letters, results and histories is cut to its last so many characters.
+_MOST_TEXT = 8000
 
 _chance = random.Random()
 
@@ -50,8 +57,8 @@ class Run:
     """
 
     __slots__ = (
-        "args", "attempt", "cancelled", "counted", "dropped", "error", "job_id", "kwargs", "message", "policy",
-        "postponed", "retry_in", "task", "value",
+        "_traceback", "args", "attempt", "begun", "cancelled", "counted", "dropped", "error", "job_id", "kwargs",
+        "message", "policy", "postponed", "report", "retry_in", "task", "value",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +87,11 @@ class Run:
         #: What `on_claim` decided: to come again after so many seconds, or never to run.
         self.postponed: float | None = None
         self.dropped = False
+        #: When it began, by `time.perf_counter`.
+        self.begun = 0.0
+        self._traceback: str | None = None
+        #: What it said of its progress (progress.py); None: nothing.
+        self.report: Report | None = None
 
     def postpone(self, seconds: float) -> None:
         """Give the job back for so long; no attempt is counted. From `on_claim`."""
@@ -89,8 +101,36 @@ class Run:
         """End the job without running it. From `on_claim`."""
         self.dropped = True
 
+    @property
+    def traceback(self) -> str:
+        """`error` with its traceback, as text; of a long one, the end."""
+        if self.error is None:
+            return ""
+        if self._traceback is None:
+            self._traceback = _describe(self.error)
+        return self._traceback
+
+    def seconds(self) -> float:
+        """How long it has run, in seconds."""
+        return time.perf_counter() - self.begun
+
+    def progress(self, done: float, total: float | None = None, text: str = "") -> None:
+        """As `pistributer.progress`, for threads that the task started by itself."""
+        report = self.report
+        if report is None or report.closed:
+            report = self.report = open_report(self)
+        if report is not None:
+            report.say(done, total, text)
+
     def __repr__(self) -> str:
         return f"<Run {self.task.name} {self.job_id} attempt={self.attempt}>"
+
+
+def _describe(error: BaseException) -> str:
+    """The traceback without the frame of our own that called the task, which would say the same in every failure."""
+    tail = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(error), error, tail or error.__traceback__))
+    return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"
 
 
 class Hook:

@@ -10,6 +10,8 @@ from pistributer import errors
 from pistributer.queues.contract import Row
 
 from .cancelling import CalledOff, call_off
+from .history import Attempt, last_progress, read_attempts
+from .pages import JobProgress, find_progress
 from .result_dict import DictResults
 from .results import Finished, ResultReader, to_error
 
@@ -100,6 +102,23 @@ class Job(Generic[T]):
         if row.state == "claimed":
             return "running" if row.attempt else "queued"
         return {"ready": "queued", "delayed": "delayed", "dead": "failed"}[row.state]  # type: ignore[return-value]
+
+    def attempts(self) -> list[Attempt]:
+        """Each attempt at the job so far, in order, with what was raised or how its worker died; empty at first.
+
+        Readable from any process, and for a week after the job ended (`App(history_age=…)`). Not promised: the last
+        attempt of a job that went well, if its task keeps no results; and one whose worker and supervisor were killed
+        together is "unknown". Reads the whole history of the app.
+        """
+        return read_attempts(self._app.home.history, self.id, self._app.results.find(self.id))
+
+    def progress(self) -> JobProgress | None:
+        """How far the job says that it is, by `pistributer.progress`: while it runs, and after it ended; None: never said.
+
+        Readable from any process.
+        """
+        home = self._app.home
+        return find_progress(home.run, self.id) or last_progress(home.history, self.id)
 
     def cancel(self) -> None:
         """Call the job off. Returns at once; what came of it, `status` and `result` say.

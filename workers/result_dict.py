@@ -8,13 +8,14 @@ Why this is not the default: docs/decisions.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pistributer import errors
 
-from .results import Finished
+from .results import Finished, to_finished
 
 if TYPE_CHECKING:
     from pistributer.dicts.contract import PersiDict
@@ -30,15 +31,23 @@ class DictResults:
             )
         self._store = store
 
-    def add(self, job_id: str, value: Any, until: float = 0.0) -> None:
+    def add(
+        self, job_id: str, value: Any, until: float = 0.0, *, task: str = "", seconds: float = 0.0, attempts: int = 1
+    ) -> None:
         """Store a result. Raises RowError if the dictionary's format can not hold it."""
+        kept = {"ok": True, "value": value, "until": until, "attempts": attempts, "at": time.time(), "seconds": seconds}
         try:
-            self._store[job_id] = {"ok": True, "value": value, "until": until}
+            self._store[job_id] = kept
         except errors.BadValue as error:
             raise errors.RowError(error.message, hint=error.hint) from error
 
-    def add_failure(self, job_id: str, kind: str, text: str, traceback: str, attempts: int, until: float = 0.0) -> None:
-        self._store[job_id] = asdict(Finished(False, None, kind, text, traceback, attempts, until))
+    def add_failure(
+        self, job_id: str, kind: str, text: str, traceback: str, attempts: int, until: float = 0.0, *, task: str = "",
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._store[job_id] = asdict(
+            Finished(False, None, kind, text, traceback, attempts, until, time.time(), seconds)
+        )
 
     def flush(self) -> None:
         """Nothing to do: each result is stored at once."""
@@ -55,6 +64,6 @@ class DictResults:
     def find(self, job_id: str) -> Finished | None:
         """How the job ended, if the dictionary says so."""
         found = self._store.get(job_id)
-        if found is None or (finished := Finished(**found)).expired:
+        if found is None or (finished := to_finished(found)).expired:
             return None
         return finished

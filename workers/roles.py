@@ -47,7 +47,7 @@ class Cause:
     failed    the target raised; `text` says what
     boot      the target raised BootError; `text` is its message
     exit      it left by `os._exit`, or `sys.exit`, with `code`
-    signal    it was killed by signal number `code`
+    signal    it was killed by signal number `code`; `text` says what for, if it was the supervisor
     spawn     the operating system could not make the process; `text` says why
     """
 
@@ -56,6 +56,8 @@ class Cause:
     text: str = ""
     #: Largest resident size in bytes, where known: a child that was killed from outside can not tell.
     peak_rss: int | None = None
+    #: Whether the kernel's out-of-memory killer did it: "yes", "no", or "perhaps" where the system does not tell.
+    oom: Literal["yes", "no", "perhaps"] = "no"
 
     @property
     def normal(self) -> bool:
@@ -81,9 +83,16 @@ class Cause:
             case "exit":
                 return f"left with exit code {self.code}"
             case "signal":
-                return f"killed by {signal_name(self.code)}"
+                return self.text or f"was killed by {signal_name(self.code)}{_BY_KERNEL[self.oom]}"
             case "spawn":
                 return f"could not be started: {self.text}"
+
+
+_BY_KERNEL = {
+    "yes": " of the kernel, which was out of memory",
+    "perhaps": ", perhaps of the kernel for want of memory",
+    "no": "",
+}
 
 
 def signal_name(number: int) -> str:

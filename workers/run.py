@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pistributer import errors
 from pistributer.queues.contract import Queue
 
-from . import cancelling, deaths
+from . import cancelling, status
 from .app import App
 from .board import Slot
 from .control_server import ControlServer
 from .crew import Crew
+from .deaths import Deaths
 from .decisions import Say
 from .excused import excused
 from .gauge import Gauge, Progress
+from .last_words import STACK
 from .loading import load_app, source_of
 from .messages import find_fault
 from .notify import Notifier
@@ -27,7 +29,7 @@ from .plan import parts_of, plan_pools
 from .pools import Pool
 from .recycling import Recycle
 from .reloading import Reloader
-from .roles import NEWS, Key
+from .roles import NEWS, Cause, Key
 from .run_control import Commands
 from .runs import Premises, control_folder
 from .supervisor import Outcome, StartMethod, Supervisor, log_event
@@ -36,6 +38,8 @@ __all__ = ["Options", "Progress", "run"]
 
 #: Seconds between two calls of `on_progress`, and between two looks at everything that no descriptor tells.
 _PROGRESS = 0.2
+#: A process whose hard time limit comes within so many seconds is asked where it is: when it has come, it is killed.
+_ASK_BEFORE = 1.5 * _PROGRESS
 #: Seconds between two looks for tickets that somebody has died over.
 _SWEEP = 1.0
 
@@ -119,6 +123,8 @@ class _Run:
         self._on_event = on_event or log_event
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
+        #: Jobs whose process was asked where it is, by their start.
+        self._asked: set[tuple[int, float]] = set()
         self._called_off = cancelling.CalledOff(self.home.run)
         self._excused = excused(self.home.run)
         #: Jobs whose process was told that they were called off.
@@ -144,10 +150,13 @@ class _Run:
             stack.callback(self._premises.leave)
             self._premises.take(self._source, self.crew.seats, sorted(self._served() | set(self.app.queue_names())))
             self._tidy()
+            self._deaths = Deaths(self._premises.board, self.app.open_history_log())
+            stack.callback(self._deaths.close)
             self._gauge = Gauge(self.home.run, self._premises.folder, self._watched, self.app.gate.held)
             stack.callback(self._gauge.close)
             supervisor = Supervisor(
                 self.crew.roles(), start_method=start_method, preload=preload, grace=grace, on_event=self._event,
+                examine=self._examine,
                 drained=self._drained if self._options.until_empty else None,
             )  # fmt: skip
             self._tell_unserved()
@@ -179,6 +188,7 @@ class _Run:
     ) -> Iterator[Callable[[], object]]:
         """What to do five times a second, and what to end when the run does."""
         yield self._look_at_wishes
+        yield lambda: self._deaths.look(self._running_slots(supervisor))
         yield self._sweep
         if any(task.hard_time_limit for task in self.app.tasks.values()):
             yield lambda: self._end_overdue(supervisor)
@@ -222,12 +232,26 @@ class _Run:
         for key, pid in supervisor.pids().items():
             slots = self._slots(key)
             for slot in slots:
+                if 0.0 < slot.deadline < now + _ASK_BEFORE and pid == slot.pid:
+                    self._ask_where(slot)
                 if 0.0 < slot.deadline < now and key not in self._overdue and pid == slot.pid:
                     self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
                     neighbours = [one.job for one in slots if one.since and one.job != slot.job and one.pid == slot.pid]
                     if neighbours:
                         self._excused.add(*neighbours)
                     supervisor.end_overdue(key, self._overdue[key])
+
+    def _ask_where(self, slot: Slot) -> None:
+        """Have a process that is about to be killed write down where it is."""
+        if STACK is not None and (slot.pid, slot.since) not in self._asked:
+            self._asked.add((slot.pid, slot.since))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(slot.pid, STACK)
+
+    def _running_slots(self, supervisor: Supervisor) -> Iterator[Slot]:
+        """Those of children that live."""
+        for key, pid in supervisor.pids().items():
+            yield from (slot for slot in self._slots(key) if slot.pid == pid)
 
     def _interrupt(self, supervisor: Supervisor) -> None:
         """Signal the children that run jobs which were called off, each once."""
@@ -275,8 +299,7 @@ class _Run:
     # -- what the supervisor tells
 
     def _tidy(self) -> None:
-        with deaths.lock(self.home.run):
-            deaths.shorten(self.home.run)
+        status.note_run(self.home.run, self._source)
         if self._premises.alone:  # else a job may move behind the back of the look at all of them
             cancelling.forget_all_but(self.home.run, self._jobs())
             self._excused.forget_all_but(self._jobs())
@@ -309,13 +332,15 @@ class _Run:
     def _note_death(self, said: Say) -> None:
         """Which job it was running: what makes a dead letter say why."""
         assert said.key is not None
+        assert said.cause is not None
         role, index = said.key
-        overdue = self._overdue.pop(said.key, None)
-        worker, cause = f"{role}[{index}]", overdue or str(said.cause)
+        rows_of = self.crew.queues_of[role][0] if role.startswith("consumer ") else None
+        number = self.crew.seats[role].of(index)[0]
         for slot in self._slots(said.key):
-            if slot.since:
-                with deaths.lock(self.home.run):
-                    deaths.note(self.home.run, worker=worker, pid=slot.pid, job=slot.job, task=slot.task, cause=cause)
+            self._deaths.note(number, f"{role}[{index}]", slot, said.cause, rows_of)
+
+    def _examine(self, key: Key, pid: int, cause: Cause) -> Cause:
+        return self._deaths.examine(pid, cause, self._overdue.pop(key, None))
 
     def _slots(self, key: Key) -> list[Slot]:
         """What the child shows on the board."""

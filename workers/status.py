@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import orjson
+
 from pistributer import errors
 from pistributer.queues.contract import Stats
 from pistributer.queues.opening import open_queue
+from pistributer.storage.replacing import replace_file
 
 from . import run_state, runs
 from .board import Board, Slot
 from .gate_tickets import Tickets, count_held
 from .home import Home, split_lane
+from .pages import JobProgress, all_progress
 from .whole_queue import add_up
+
+#: In the folder `run`: where the app's code was found the last time.
+_LAST_RUN = "last_run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class RunningJob:
     task: str
     #: Seconds since the epoch.
     since: float
+    #: How far it says that it is.
+    progress: JobProgress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +126,31 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
     paused = run_state.read_wishes(home.run).paused
     held = _held(home)
     queues = [_queue_status(home, name, name in paused, held.get(name, 0)) for name in home.queue_names()]
-    running = runs.running(home.run)
+    running, workers = read_workers(home)
     supervisors = [SupervisorStatus(record.pid, record.started, record.app) for _, record in running]
-    workers = [worker for folder, record in running for worker in _workers(folder, record)]
     return AppStatus(home.url, supervisors, queues, workers)
+
+
+def read_workers(home: Home) -> tuple[list[tuple[str, runs.Record]], list[WorkerStatus]]:
+    """The supervisors that run, with their folders, and their processes."""
+    running = runs.running(home.run)
+    return running, [worker for folder, record in running for worker in _workers(folder, record)]
+
+
+def note_run(folder: str, source: str) -> None:
+    """Write down where the app's code is, for those who want to run a job of it again."""
+    record = {"app": source, "cwd": os.getcwd()}
+    replace_file(os.path.join(folder, _LAST_RUN), orjson.dumps(record) + b"\n", durable=False)
+
+
+def read_last_run(folder: str) -> dict[str, str] | None:
+    """What the last supervisor wrote down; None before the first."""
+    try:
+        with open(os.path.join(folder, _LAST_RUN), "rb") as file:
+            found: dict[str, str] = orjson.loads(file.read())
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def _held(home: Home) -> dict[str, int]:
@@ -148,9 +178,10 @@ def _workers(folder: str, record: runs.Record) -> list[WorkerStatus]:
         page = Board(runs.board_path(folder))
     except errors.FolderMissing:
         return []  # it has just ended
+    said = {job: progress for page_ in all_progress(folder) for job, progress in page_.items()}
     try:
         found = [
-            (_worker(role, index, page.of(seats, index), record.pid), index < seats.size)
+            (_worker(role, index, page.of(seats, index), record.pid, said), index < seats.size)
             for role, seats in record.seats.items()
             for index in range(seats.taken)
         ]
@@ -160,10 +191,14 @@ def _workers(folder: str, record: runs.Record) -> list[WorkerStatus]:
     return [worker for worker, wanted in found if worker.alive or wanted]
 
 
-def _worker(role: str, index: int, slots: list[Slot], supervisor: int) -> WorkerStatus:
+def _worker(role: str, index: int, slots: list[Slot], supervisor: int, said: dict[str, JobProgress]) -> WorkerStatus:
     # The first says what the process has done; each says what it runs, at a time.
     slot = slots[0]
-    running = [RunningJob(one.job, one.task, one.since) for one in slots if one.since and one.pid == slot.pid]
+    running = [
+        RunningJob(one.job, one.task, one.since, said.get(one.job))
+        for one in slots
+        if one.since and one.pid == slot.pid
+    ]
     running.sort(key=lambda job: job.since)
     job, task, since = (running[0].job, running[0].task, running[0].since) if running else (None, None, None)
     return WorkerStatus(

@@ -82,6 +82,7 @@ class Supervisor:
     policy        the other numbers: pauses, tries
     seed          for the jitter of restarts
     on_event      called with each `decisions.Say`; without it they are logged to "pistributer.supervisor"
+    examine       called as `examine(key, pid, cause)` with each child that ended; may return a cause that says more
     drained       called between events once all ending roles are done; when it returns true, the rest is stopped
 
     `run()` does everything. A caller with a loop of its own uses `start()`, `step()` and `close()` (or `with`). TERM
@@ -99,6 +100,7 @@ class Supervisor:
         policy: decisions.Policy | None = None,
         seed: int | None = None,
         on_event: Callable[[decisions.Say], object] | None = None,
+        examine: Callable[[Key, int, Cause], Cause] | None = None,
         drained: Callable[[], bool] | None = None,
     ) -> None:
         self._roles = {role.name: role for role in roles}
@@ -112,6 +114,7 @@ class Supervisor:
         self._preload = list(preload)
         self._need_main = {role.name for role in self._roles.values() if needs_main(role)}
         self._on_event = on_event or log_event
+        self._examine = examine
         self._drained = drained
         self._running: dict[Key, Running] = {}
         self._instructions: deque[decisions.Instruction] = deque()
@@ -289,6 +292,8 @@ class Supervisor:
         code = reap(running.process)
         farewell = running.farewell
         cause = farewell if farewell is not None and code >= 0 else cause_of(code)
+        if self._examine is not None:
+            cause = self._examine(key, running.pid, cause)
         self._feed(decisions.Exited(key, cause, time.monotonic()))
 
     # -- instructions out

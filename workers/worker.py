@@ -5,38 +5,37 @@ from __future__ import annotations
 import inspect
 import signal
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pistributer import errors
 from pistributer.queues.contract import Item
 
-from . import deaths
 from .app import App
 from .board import Desk
 from .calling import Caller, SharedLoop
 from .cancelling import INTERRUPT, CalledOff
 from .child import Child
+from .deaths import explain
 from .excused import excused
 from .gate_rates import RateLimits
 from .gate_turns import Followers, Turns
+from .history import KeepHistory
 from .hooks import Hook, Retries, Run, Step, steps
 from .lanes import Lanes
+from .last_words import open_page
 from .loading import load_app
 from .loop import SETTLE_AFTER, Loop, leave
 from .messages import find_fault
 from .paused import PausePage, beside
 from .pools import Pool
+from .progress import CURRENT, Reports, use_page
 from .result_dict import DictResults
 from .results import ResultLog
 from .retries import Cancel
 from .tasks import Task
 from .time_limits import SoftTimeLimits
-
-#: A traceback in the dead letters and in results is cut to its last so many characters.
-_MOST_TEXT = 8000
 
 
 class KeepResults(Hook):
@@ -47,7 +46,9 @@ class KeepResults(Hook):
 
     def after_run(self, run: Run) -> None:
         try:
-            self.log.add(run.job_id, run.value, _until(run.task))
+            self.log.add(
+                run.job_id, run.value, _until(run.task), task=run.task.name, seconds=run.seconds(), attempts=run.attempt
+            )
         except errors.RowError as error:
             raise errors.RowError(
                 f"what {run.task.name} returned can not be kept as a result: {error.message}",
@@ -57,7 +58,10 @@ class KeepResults(Hook):
     def on_failure(self, run: Run) -> None:
         if run.retry_in is None and run.error is not None:
             kind, text = type(run.error).__name__, str(run.error)
-            self.log.add_failure(run.job_id, kind, text, _traceback(run.error), run.attempt, _until(run.task))
+            self.log.add_failure(
+                run.job_id, kind, text, run.traceback, run.attempt, _until(run.task), task=run.task.name,
+                seconds=run.seconds(),
+            )  # fmt: skip
 
 
 def _until(task: Task[..., Any]) -> float:
@@ -85,6 +89,24 @@ class Ready:
     slow: bool = False
 
 
+class Logs:
+    """What a worker process writes down of its jobs, before it settles their rows."""
+
+    def __init__(self, app: App, reports: Reports) -> None:
+        self.results = app.open_result_log()
+        self.history = app.open_history_log()
+        self._reports = reports
+
+    def flush(self, running: Collection[Run] = ()) -> None:
+        """Put on disk what has ended; the progress of those that are `running` is not over."""
+        self._reports.flush(self.history, running)
+        self.results.flush()
+        self.history.flush()
+
+    def close(self) -> None:
+        leave(self.results.close, self.history.close)
+
+
 class TaskLoop(Loop):
     """Runs the jobs of `lanes` as tasks of `app`."""
 
@@ -95,21 +117,21 @@ class TaskLoop(Loop):
         lanes: Lanes,
         desk: Desk,
         caller: Caller | SharedLoop,
-        log: ResultLog | DictResults,
+        logs: Logs,
     ) -> None:
         super().__init__(child, lanes, desk)
         self._caller = caller
-        self._log = log
+        self._logs = logs
+        self._past = app.home.history
         self._called_off = CalledOff(app.home.run)
         self._excused = excused(app.home.run)
         self._cancelled: frozenset[str] = frozenset()
         #: The job whose task runs at this moment.
         self._current: str | None = None
-        self._death_notes = app.home.run
         #: The jobs with tickets that were begun here.
-        self._turns = Turns(app, log)
+        self._turns = Turns(app, logs.results)
         limits, follow = self.time_limits(), Followers(self._turns)
-        self._tasks = {name: _prepare(app, task, caller, log, limits, follow) for name, task in app.tasks.items()}
+        self._tasks = {name: _prepare(app, task, caller, logs, limits, follow) for name, task in app.tasks.items()}
 
     def time_limits(self) -> Hook:
         """What holds tasks to their soft time limits."""
@@ -119,8 +141,12 @@ class TaskLoop(Loop):
         self._cancelled = self._called_off.read()
 
     def before_settle(self) -> None:
-        self._log.flush()
+        self.flush_logs()
         self._turns.flush()
+
+    def flush_logs(self) -> None:
+        """What has ended; nothing runs at this moment."""
+        self._logs.flush()
 
     def settle(self) -> None:
         super().settle()
@@ -222,13 +248,14 @@ class TaskLoop(Loop):
     def _run(self, ready: Ready, item: Item, run: Run) -> None:
         if ready.slow:
             self.settle()
-        begun = time.perf_counter()
+        begun = run.begun = time.perf_counter()
         self.queue.start(item)
-        self.desk.running(run.job_id, ready.shown, ready.task.hard_time_limit)
+        self.desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
         try:
             for step in ready.before:
                 step(run)
             self._current = run.job_id
+            CURRENT.set(run)
             try:
                 run.value = ready.call(*run.args, **run.kwargs)
             finally:
@@ -250,7 +277,7 @@ class TaskLoop(Loop):
 
     def end_failed(self, ready: Ready, item: Item, run: Run, error: BaseException) -> None:
         """Carry out what `on_failure` of the hooks has decided."""
-        text = f"attempt {run.attempt}: {_traceback(error)}"
+        text = f"attempt {run.attempt}: {run.traceback}"
         if run.retry_in is not None:
             for step in ready.retried:
                 step(run)
@@ -266,7 +293,7 @@ class TaskLoop(Loop):
 
     def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any], text: str) -> None:
         if ready.task.results:
-            self._log.add_failure(message["id"], Cancel.__name__, text, "", item.attempt)
+            self._logs.results.add_failure(message["id"], Cancel.__name__, text, "", item.attempt, task=message["task"])
         self._turns.failed(message, Cancel(text))
         self.finish(item)
 
@@ -281,38 +308,40 @@ class TaskLoop(Loop):
             self._end_badly(item, message, error)
 
     def _refuse_deadly(self, ready: Ready, item: Item, run: Run) -> None:
-        cause = deaths.last_cause(self._death_notes, run.job_id)
+        cause, words = explain(self._past, run.job_id)
         run.attempt -= 1  # this one is not begun
-        text = f"begun {run.attempt} times and never ended: each time its worker died, or it failed before"
-        run.error = error = errors.WorkerDied(f"{text}; the last time the worker {cause}" if cause else text)
+        text = f"begun {run.attempt} times and never ended: each time its worker died, or it failed before{cause}"
+        run.error = error = errors.WorkerDied(text)
         for step in ready.dead:
             step(run)
-        self._end_badly(item, run.message, error)
+        self._end_badly(item, run.message, error, words)
 
-    def _end_badly(self, item: Item, message: dict[str, Any], error: errors.WorkError) -> None:
+    def _end_badly(self, item: Item, message: dict[str, Any], error: errors.WorkError, words: str = "") -> None:
+        """`words` come before the error, as a traceback does."""
         kind, text = type(error).__name__, str(error)
-        self._log.add_failure(message["id"], kind, text, "", item.attempt)
+        self._logs.results.add_failure(message["id"], kind, text, words, item.attempt, task=message["task"])
         self._turns.failed(message, error)
-        self.bury([item], error=f"{kind}: {text}")
+        self.bury([item], error=f"{words}{kind}: {text}")
 
 
 def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int) -> None:
     """The role of a worker process: run the jobs of a pool's queues, of the app at `source`, until told to stop."""
     app = load_checked(source, url)
-    log = app.open_result_log()
+    first = slot + child.index * pool.width
+    logs = Logs(app, use_page(open_page(board, first)))
     for hook in app.hooks:
         hook.on_start(child.role)
     loop: TaskLoop
     caller: Caller | SharedLoop
-    lanes, first = Lanes(app, pool, PausePage(beside(board)), child), slot + child.index * pool.width
+    lanes = Lanes(app, pool, PausePage(beside(board)), child)
     if pool.width == 1:
         caller, desk = Caller(), Desk(board, first)
-        loop = TaskLoop(child, app, lanes, desk, caller, log)
+        loop = TaskLoop(child, app, lanes, desk, caller, logs)
     else:
         from .concurrency import ConcurrentLoop  # here, because it needs this module
 
         caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
-        loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, log)
+        loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, logs)
     signal.signal(INTERRUPT, loop.interrupt)
     child.ready()
     try:
@@ -320,7 +349,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
         for hook in app.hooks:
             hook.on_stop(child.role)
     finally:
-        leave(loop.idle, log.close, app.close, caller.close)
+        leave(loop.idle, logs.close, app.close, caller.close)
 
 
 def load_checked(source: str, url: str) -> App:
@@ -338,11 +367,12 @@ def _prepare(
     app: App,
     task: Task[..., Any],
     caller: Caller | SharedLoop,
-    log: ResultLog | DictResults,
+    logs: Logs,
     limits: Hook,
     follow: Hook,
 ) -> Ready:
-    hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *([KeepResults(log)] if task.results else [])]
+    results = [KeepResults(logs.results)] if task.results else []
+    hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *results, KeepHistory(logs.history)]
     if task.rate_limit is not None:
         hooks.append(RateLimits(app.gate.tickets, task.rate_limit))
     function = task.function
@@ -353,10 +383,3 @@ def _prepare(
         steps(hooks, "on_claim"), steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
         steps(hooks, "on_retry"), steps(hooks, "on_dead"),
     )  # fmt: skip
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback without the frames of this file, which would say the same in every failure."""
-    tail = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    text = "".join(traceback.format_exception(type(error), error, tail or error.__traceback__))
-    return text if len(text) <= _MOST_TEXT else f"…{text[-_MOST_TEXT:]}"

@@ -135,6 +135,17 @@ def try_lock(path: str) -> Flock | None:
     return lock
 
 
+def take_numbered(folder: str) -> tuple[Flock, int]:
+    """The first of the locks `0001.lock`, `0002.lock`, … in `folder` that nobody holds, taken, and its number."""
+    number = 1
+    while True:
+        lock = Flock(os.path.join(folder, f"{number:04d}.lock"))
+        if lock.acquire(timeout=0):
+            return lock, number
+        lock.close()
+        number += 1
+
+
 def is_held(path: str) -> bool:
     """Whether some process holds the lock at `path` at this moment. Takes it for an instant if nobody does."""
     try:

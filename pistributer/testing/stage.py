@@ -30,11 +30,13 @@ from pistributer.workers.home import split_lane
 from pistributer.workers.hooks import Hook, Run
 from pistributer.workers.loop import Loop
 from pistributer.workers.messages import find_fault
+from pistributer.workers.pages import Page
 from pistributer.workers.producers import pump
+from pistributer.workers.progress import use_page
 from pistributer.workers.scheduler import Entry
 from pistributer.workers.stand_in import StandIn
 from pistributer.workers.tasks import Task
-from pistributer.workers.worker import TaskLoop
+from pistributer.workers.worker import Logs, TaskLoop
 
 from .clock import Clock
 from .playing import JsonDict, PlainCaller, PlayedLanes, Player, Puts, Shelf
@@ -184,6 +186,7 @@ class Stage(StandIn):
                 self.app.add_hook(propagate)
             try:
                 self._desk = self._make_desk()
+                self._reports = use_page(Page(os.path.join(self.app.home.run, "page"), fresh=True))
                 self._put_scheduled()
                 yield self
             finally:
@@ -278,11 +281,12 @@ class Stage(StandIn):
         lanes = PlayedLanes(self._home, queue, player)
         self._open += [lanes.close, caller.close]
         if consumer is None:
-            log = self.app.open_result_log()
-            return player, TaskLoop(player, self.app, lanes, self._desk, caller, log)
+            logs = Logs(self.app, self._reports)
+            self._open.append(logs.close)
+            return player, TaskLoop(player, self.app, lanes, self._desk, caller, logs)
         kind = BatchLoop if consumer.batch > 1 else RowLoop
         # Nothing comes while a batch waits, so it does not wait.
-        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller)
+        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller, self.app.home.history)
 
     def _player(self, role: str, player: Player) -> Player:
         if role not in self._started:
