@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import exits, terminal
+from .targets import addressed
 
 if TYPE_CHECKING:
     from ..workers.control import Answer, Paused
@@ -19,19 +19,6 @@ _Command = Callable[..., Any]
 
 def _app_argument(command: _Command) -> _Command:
     return click.argument("app")(command)
-
-
-@contextmanager
-def _addressed() -> Iterator[None]:
-    """What is no app's address is a mistake in the command."""
-    from pistributer import errors
-
-    try:
-        yield
-    except ValueError as error:
-        if isinstance(error, errors.PistributerError):
-            raise
-        raise click.UsageError(str(error)) from error
 
 
 def _json_option(command: _Command) -> _Command:
@@ -59,7 +46,7 @@ def pause(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    with _addressed():
+    with addressed():
         done = control.pause(app, queue)
     _tell_paused(done, "paused", as_json)
 
@@ -77,7 +64,7 @@ def resume(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    with _addressed():
+    with addressed():
         done = control.resume(app, queue)
     _tell_paused(done, "resumed", as_json)
 
@@ -102,9 +89,9 @@ def scale(app: str, what: str, to: str, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    with _addressed():
+    with addressed():
         answers = control.scale(app, what, to, pid=pid)
-    _tell(answers, as_json, lambda it: f"has {it.fields['processes']} processes for {it.fields['role']}")
+    _tell(answers, as_json, lambda it: f"has {_counted(it.fields['processes'])} for {it.fields['role']}")
 
 
 @click.command(epilog=exits.TABLE)
@@ -125,7 +112,7 @@ def restart(app: str, what: str | None, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    with _addressed():
+    with addressed():
         answers = control.restart(app, what, pid=pid)
     _tell(answers, as_json, lambda it: f"replaces {', '.join(it.fields['roles'])}")
 
@@ -148,9 +135,13 @@ def stop(app: str, now: bool, timeout: float, no_wait: bool, pid: int | None, as
     """
     from ..workers import control
 
-    with _addressed():
+    with addressed():
         answers = control.stop(app, now=now, pid=pid, wait=None if no_wait else timeout)
     _tell(answers, as_json, lambda it: "is stopping" if no_wait else "has stopped")
+
+
+def _counted(processes: int) -> str:
+    return f"{processes} process" if processes == 1 else f"{processes} processes"
 
 
 def _tell_paused(done: Paused, word: str, as_json: bool) -> None:

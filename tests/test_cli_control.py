@@ -40,8 +40,8 @@ def test_a_running_app_is_controlled_from_the_command_line(tmp_path: Path) -> No
         assert json.loads(invoke("status", home, "--json").output)["queues"][0]["paused"] is True
         assert invoke("resume", home, "default").output == "resumed default\n"
         scaled = invoke("scale", home, "default", "+1", "--json")
-        assert json.loads(scaled.output) == [{"pid": pid, "role": "worker default", "processes": 2}]
-        assert invoke("scale", home, "default", "-1").output == f"supervisor {pid} has 1 processes for worker default\n"
+        assert json.loads(scaled.output) == [{"pid": pid, "role": "worker default", "processes": 2, "asked": 1}]
+        assert invoke("scale", home, "default", "-1").output == f"supervisor {pid} has 1 process for worker default\n"
         assert invoke("restart", home).output == f"supervisor {pid} replaces worker default\n"
         assert invoke("stop", home, "--pid", pid).output == f"supervisor {pid} has stopped\n"
         assert run.outcome()[0]["reason"] == "stopped"

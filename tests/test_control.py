@@ -195,7 +195,7 @@ def test_a_pool_grows_and_shrinks_and_a_restart_comes_up_as_it_went_down(tmp_pat
     with running(path, processes=1) as run:
         wait_for(lambda: begun(tmp_path) == ["a"])
         (answer,) = control.scale(app.url, "default", "+2")
-        assert (answer.pid, answer.fields) == (run.process.pid, {"role": "worker default", "processes": 3})
+        assert (answer.pid, answer.fields) == (run.process.pid, {"role": "worker default", "processes": 3, "asked": 1})
         wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b", "c"])
         control.scale(app.url, "default", 2)
         # Who is too many finishes what it runs.
@@ -323,6 +323,8 @@ def test_two_supervisors_share_the_queues_and_are_asked_one_by_one_or_all(tmp_pa
         assert [answer.pid for answer in control.scale(app.url, "default", 2)] == pids
         assert [answer.pid for answer in control.scale(app.url, "default", 3, pid=pids[1])] == pids[1:]
         wait_for(lambda: [len(workers(app.url, pid)) for pid in pids] == [2, 3])
+        assert [answer.fields["processes"] for answer in control.scale(app.url, "default", "+1")] == [3, 3]
+        wait_for(lambda: [len(workers(app.url, pid)) for pid in pids] == [3, 3])
         assert set(control.pause(app.url, "default").seen_by) == set(pids)
         control.resume(app.url, "default")
         with pytest.raises(errors.NoSupervisor, match=f"no supervisor with process id 1.*{pids[0]}, {pids[1]}"):
@@ -498,7 +500,7 @@ def test_a_paused_queue_of_a_pool_with_threads_is_left_alone_and_its_others_are_
         control.resume(app.url, "slow")
         wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b", "c", "d"])
         # What many may be called is asked about; a pool and each of its queues are one.
-        assert control.scale(app.url, "quick", 2)[0].fields == {"role": "worker all", "processes": 2}
+        assert control.scale(app.url, "quick", 2)[0].fields == {"role": "worker all", "processes": 2, "asked": 1}
         wait_for(lambda: len(workers(app.url)) == 2)
     app.close()
 
