@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import exits, terminal
+from .targets import addressed
 
 if TYPE_CHECKING:
     from ..workers.control import Answer, Paused
@@ -45,7 +46,9 @@ def pause(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell_paused(control.pause(app, queue), "paused", as_json)
+    with addressed():
+        done = control.pause(app, queue)
+    _tell_paused(done, "paused", as_json)
 
 
 @click.command(epilog=exits.TABLE)
@@ -61,7 +64,9 @@ def resume(app: str, queue: str, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell_paused(control.resume(app, queue), "resumed", as_json)
+    with addressed():
+        done = control.resume(app, queue)
+    _tell_paused(done, "resumed", as_json)
 
 
 @click.command(epilog=exits.TABLE, context_settings={"ignore_unknown_options": True})
@@ -84,8 +89,9 @@ def scale(app: str, what: str, to: str, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    answers = control.scale(app, what, to, pid=pid)
-    _tell(answers, as_json, lambda it: f"has {it.fields['processes']} processes for {it.fields['role']}")
+    with addressed():
+        answers = control.scale(app, what, to, pid=pid)
+    _tell(answers, as_json, lambda it: f"has {_counted(it.fields['processes'])} for {it.fields['role']}")
 
 
 @click.command(epilog=exits.TABLE)
@@ -106,7 +112,9 @@ def restart(app: str, what: str | None, pid: int | None, as_json: bool) -> None:
     """
     from ..workers import control
 
-    _tell(control.restart(app, what, pid=pid), as_json, lambda it: f"replaces {', '.join(it.fields['roles'])}")
+    with addressed():
+        answers = control.restart(app, what, pid=pid)
+    _tell(answers, as_json, lambda it: f"replaces {', '.join(it.fields['roles'])}")
 
 
 @click.command(epilog=exits.TABLE)
@@ -127,8 +135,13 @@ def stop(app: str, now: bool, timeout: float, no_wait: bool, pid: int | None, as
     """
     from ..workers import control
 
-    answers = control.stop(app, now=now, pid=pid, wait=None if no_wait else timeout)
+    with addressed():
+        answers = control.stop(app, now=now, pid=pid, wait=None if no_wait else timeout)
     _tell(answers, as_json, lambda it: "is stopping" if no_wait else "has stopped")
+
+
+def _counted(processes: int) -> str:
+    return f"{processes} process" if processes == 1 else f"{processes} processes"
 
 
 def _tell_paused(done: Paused, word: str, as_json: bool) -> None:

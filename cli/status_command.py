@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import exits, terminal
+from .targets import addressed
 
 if TYPE_CHECKING:
     from ..workers.status import AppStatus, QueueStatus, WorkerStatus
@@ -47,10 +48,8 @@ def status(app: str, as_json: bool, metrics: bool) -> None:
     """
     from ..workers.status import read_status
 
-    try:
+    with addressed():
         found = read_status(app)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     if metrics:
         from ..workers.metrics import read_metrics, to_prometheus
 

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 #: What the arguments TARGET and QUEUE say in each help page.
 EXPLAINED = """TARGET is an app (its folder, or sqlite:FILE) or a single queue: its folder, or a URL such as txt:jobs/
 or sqlite:jobs.db."""
+
+
+@contextmanager
+def addressed() -> Iterator[None]:
+    """What is no app's address is a mistake in the command."""
+    from pistributer import errors
+
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, errors.PistributerError):
+            raise
+        raise click.UsageError(str(error)) from error
 
 
 def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:

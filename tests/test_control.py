@@ -36,7 +36,8 @@ def quick(n):
 
 @contextmanager
 def running(path: Path, **options: Any) -> Iterator[RunningApp]:
-    with RunningApp(path, **options) as run:
+    # Forked children are there at once; tests/test_workers_run.py has the other ways.
+    with RunningApp(path, **{"start_method": "fork", **options}) as run:
         app = load_app(str(path))
         wait_for(lambda: settled(app, run.process.pid))
         yield run
@@ -194,7 +195,7 @@ def test_a_pool_grows_and_shrinks_and_a_restart_comes_up_as_it_went_down(tmp_pat
     with running(path, processes=1) as run:
         wait_for(lambda: begun(tmp_path) == ["a"])
         (answer,) = control.scale(app.url, "default", "+2")
-        assert (answer.pid, answer.fields) == (run.process.pid, {"role": "worker default", "processes": 3})
+        assert (answer.pid, answer.fields) == (run.process.pid, {"role": "worker default", "processes": 3, "asked": 1})
         wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b", "c"])
         control.scale(app.url, "default", 2)
         # Who is too many finishes what it runs.
@@ -322,6 +323,8 @@ def test_two_supervisors_share_the_queues_and_are_asked_one_by_one_or_all(tmp_pa
         assert [answer.pid for answer in control.scale(app.url, "default", 2)] == pids
         assert [answer.pid for answer in control.scale(app.url, "default", 3, pid=pids[1])] == pids[1:]
         wait_for(lambda: [len(workers(app.url, pid)) for pid in pids] == [2, 3])
+        assert [answer.fields["processes"] for answer in control.scale(app.url, "default", "+1")] == [3, 3]
+        wait_for(lambda: [len(workers(app.url, pid)) for pid in pids] == [3, 3])
         assert set(control.pause(app.url, "default").seen_by) == set(pids)
         control.resume(app.url, "default")
         with pytest.raises(errors.NoSupervisor, match=f"no supervisor with process id 1.*{pids[0]}, {pids[1]}"):
@@ -398,7 +401,7 @@ def test_a_producer_runs_once_while_there_are_supervisors(tmp_path: Path) -> Non
             (tmp_path / "go on").touch()
             assert second.outcome()[0]["reason"] == "drained"
         # One that comes after they are done has nothing to produce.
-        with RunningApp(path, processes=1, until_empty=True) as late:
+        with RunningApp(path, processes=1, until_empty=True, start_method="fork") as late:
             assert late.outcome()[0]["reason"] == "drained"
         assert first.process.poll() is None
     for name in ("rows", "counted"):
@@ -464,4 +467,122 @@ def test_until_empty_waits_for_what_workers_of_a_killed_supervisor_still_run(tmp
             assert second.outcome()[0]["reason"] == "drained"
     assert notes(tmp_path, "ended") == ["a"]
     assert begun(tmp_path) == ["a"]
+    app.close()
+
+
+def test_a_paused_queue_of_a_pool_with_threads_is_left_alone_and_its_others_are_not(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task(queue="slow")
+        def hold(name):
+            note("begun", name)
+            while not (HERE / name).exists():
+                time.sleep(0.01)
+
+        @app.task(queue="quick")
+        def quick(n):
+            note("quick", n)
+            return n
+        """,
+    )
+    app = load_app(str(path))
+    for name in "abcd":
+        app.tasks["hold"].send(name)
+    with running(path, pools=[{"name": "all", "queues": ["slow", "quick"], "processes": 1, "threads": 2}]):
+        wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b"])
+        control.pause(app.url, "slow")
+        for name in "abcd":
+            (tmp_path / name).touch()
+        assert app.tasks["quick"].send(1).result(DEADLINE) == 1
+        wait_for(lambda: app.queue("slow").stats().claimed == 0)
+        assert (len(begun(tmp_path)), app.queue("slow").stats().ready) == (2, 2)
+        control.resume(app.url, "slow")
+        wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b", "c", "d"])
+        # What many may be called is asked about; a pool and each of its queues are one.
+        assert control.scale(app.url, "quick", 2)[0].fields == {"role": "worker all", "processes": 2, "asked": 1}
+        wait_for(lambda: len(workers(app.url)) == 2)
+    app.close()
+
+
+def test_a_batch_that_waits_for_more_rows_is_given_back_by_a_pause(tmp_path: Path) -> None:
+    body = """
+        @app.consumer("rows", batch=8, max_wait=600)
+        def batch(rows):
+            note("rows", rows)
+    """
+    path = write_app(tmp_path, body)
+    app = load_app(str(path))
+    app.queue("rows").put_many(range(3))
+    with running(path):
+        wait_for(lambda: app.queue("rows").stats().claimed == 3)
+        control.pause(app.url, "rows")
+        wait_for(lambda: app.queue("rows").stats().ready == 3)
+        control.resume(app.url, "rows")
+        app.queue("rows").put_many(range(3, 8))
+        wait_for(lambda: notes(tmp_path, "rows") == [str(list(range(8)))])
+    app.close()
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_the_door_of_a_killed_supervisor_is_shut_though_its_workers_live(tmp_path: Path, start_method: str) -> None:
+    path = write_app(tmp_path, SLOW)
+    app = load_app(str(path))
+    app.tasks["hold"].send("a")
+    with running(path, processes=1, start_method=start_method) as run:
+        wait_for(lambda: begun(tmp_path) == ["a"])
+        (folder,) = runs.folders(app.home.run)
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+        with pytest.raises(errors.NoSupervisor, match="has just ended"):
+            control._ask(folder, run.process.pid, "status", {})
+        with pytest.raises(errors.NoSupervisor, match="no supervisor is running"):
+            control.status(app.url)
+        (tmp_path / "a").touch()
+        wait_for(lambda: notes(tmp_path, "ended") == ["a"])
+    app.close()
+
+
+def test_each_supervisor_sees_to_its_own_children(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task(crash_retries=0, hard_time_limit=1.0)
+        def endless():
+            note("by", os.getppid())
+            while True:
+                time.sleep(0.01)
+
+        @app.task
+        def hold():
+            note("by", os.getppid())
+            time.sleep(600)
+
+        @app.task(crash_retries=0)
+        def die():
+            note("by", os.getppid())
+            time.sleep(1)
+            os._exit(9)
+        """,
+    )
+    app = load_app(str(path))
+    with running(path, processes=1) as first, running(path, processes=1) as second:
+        pids = {str(first.process.pid), str(second.process.pid)}
+        for number, (name, ends) in enumerate([("endless", "hard time limit"), ("die", "left with exit code 9")], 1):
+            jobs = []
+            for begun_now in (2 * number - 1, 2 * number):
+                # One after the other: a worker that has just been quick claims ahead.
+                jobs.append(app.tasks[name].send())
+                wait_for(lambda begun_now=begun_now: len(notes(tmp_path, "by")) == begun_now)
+            assert set(notes(tmp_path, "by")[-2:]) == pids
+            for job in jobs:
+                with pytest.raises(errors.JobFailed, match=ends):
+                    job.result(DEADLINE)
+        jobs = []
+        for number in (5, 6):
+            jobs.append(app.tasks["hold"].send())
+            wait_for(lambda number=number: len(notes(tmp_path, "by")) == number)
+        for job in jobs:
+            job.cancel()
+        wait_for(lambda: {job.status() for job in jobs} == {"cancelled"})
     app.close()

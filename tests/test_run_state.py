@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pistributer.workers.paused import create as create_page
 from pistributer.workers.run_state import RunState, Wishes
 from tests import processes
 from tests.crashing import every_kill
+from tests.worker_tools import environment
 
 
 def test_without_a_file_nothing_is_wished_for_and_none_is_made(tmp_path: Path) -> None:
@@ -33,24 +36,25 @@ def test_a_look_sees_what_others_have_asked_for_and_nothing_twice(tmp_path: Path
     run_state.set_size(str(tmp_path), "worker default", 2, 8)
     assert state.look()
     assert not state.look()
-    assert state.wishes == Wishes(frozenset({"emails"}), {"worker default": (2, 8)})
-    assert (tmp_path / "state.yaml").read_text() == (
-        "paused:\n- emails\nprocesses:\n  worker default:\n    asked: 2\n    set: 8\n"
-    )
+    assert state.wishes == Wishes(frozenset({"emails"}), {"worker default": {2: 8}})
+    assert (tmp_path / "state.yaml").read_text() == ("paused:\n- emails\nprocesses:\n  worker default:\n    2: 8\n")
     run_state.set_paused(str(tmp_path), "emails", False)
     run_state.set_size(str(tmp_path), "worker default", 2, None)
     assert state.look()
     assert state.wishes == Wishes()
 
 
-def test_a_size_holds_while_run_asks_for_what_it_asked_for_then() -> None:
-    wishes = Wishes(sizes={"worker default": (2, 8)})
-    assert [wishes.size("worker default", asked) for asked in (2, 3)] == [8, 3]
-    assert wishes.size("worker other", 2) == 2
+def test_a_size_holds_where_run_asks_for_what_it_asked_for_then(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    run_state.set_size(folder, "worker default", 2, 8)
+    run_state.set_size(folder, "worker default", 4, 9)  # by another supervisor, which was started with another number
+    wishes = run_state.read_wishes(folder)
+    assert [wishes.size("worker default", asked) for asked in (2, 3, 4)] == [8, None, 9]
+    assert wishes.size("worker other", 2) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["paused: 7\n", "processes: [1]\n", "processes: {w: {asked: many, set: 2}}\n", "processes: {w: {set: 2}}\n"]
+    "text", ["paused: 7\n", "processes: [1]\n", "processes: {w: {many: 2}}\n", "processes: {w: {2: [3]}}\n"]
 )
 def test_an_edit_gone_wrong_is_told_with_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.yaml").write_text(text)
@@ -73,8 +77,8 @@ def test_what_many_ask_for_at_once_is_all_there(tmp_path: Path) -> None:
 
 STEPS: list[tuple[Callable[[str], object], Wishes]] = [
     (lambda folder: run_state.set_paused(folder, "a", True), Wishes(frozenset("a"))),
-    (lambda folder: run_state.set_size(folder, "w", 1, 4), Wishes(frozenset("a"), {"w": (1, 4)})),
-    (lambda folder: run_state.set_paused(folder, "b", True), Wishes(frozenset("ab"), {"w": (1, 4)})),
+    (lambda folder: run_state.set_size(folder, "w", 1, 4), Wishes(frozenset("a"), {"w": {1: 4}})),
+    (lambda folder: run_state.set_paused(folder, "b", True), Wishes(frozenset("ab"), {"w": {1: 4}})),
     (lambda folder: run_state.set_size(folder, "w", 1, None), Wishes(frozenset("ab"))),
     (lambda folder: run_state.set_paused(folder, "a", False), Wishes(frozenset("b"))),
 ]
@@ -184,3 +188,8 @@ def test_a_pause_shows_in_a_page_that_others_have_open(tmp_path: Path) -> None:
     assert [flag() for flag in flags] == [True, False]
     assert writer.show([]) == {"a"}
     assert [flag() for flag in flags] == [False, False]
+
+
+def test_a_run_for_which_nobody_wishes_anything_needs_no_yaml() -> None:
+    code = "import sys, pistributer.workers.run, pistributer.workers.control; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), timeout=60).returncode == 0

@@ -67,7 +67,7 @@ def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     app.tasks["add"].send(1)
     app.close()
-    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == ["queues", "results", "run"]
+    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == ["history", "queues", "results", "run"]
 
 
 def test_a_message_is_plain_json(app: App) -> None:
@@ -342,11 +342,11 @@ def test_a_desk_shows_what_its_child_does_and_counts_on_after_a_death(tmp_path: 
     board = Board(path)
     assert len(board.page) == 3 * SLOT
     desk = Desk(path, 1)
-    desk.running("5f0c", b"resize")
+    desk.running("5f0c", b"resize", 2)
     desk.count(done=3, failed=1, put=2)
     desk.count(done=1, retried=1)
     slot = board.slot(1)
-    assert (slot.pid, slot.job, slot.task) == (os.getpid(), "5f0c", "resize")
+    assert (slot.pid, slot.job, slot.task, slot.attempt) == (os.getpid(), "5f0c", "resize", 2)
     assert (slot.done, slot.failed, slot.retried, slot.put) == (4, 1, 1, 2)
     assert slot.since > 0
     again = Desk(path, 1)
@@ -362,10 +362,10 @@ def test_a_desk_shows_what_its_child_does_and_counts_on_after_a_death(tmp_path: 
 def test_a_cut_off_name_on_the_board_is_still_text(tmp_path: Path) -> None:
     path = str(tmp_path / "board")
     create(path, 1)
-    Desk(path, 0).running("x" * 40, "ä".encode() * 40)
+    Desk(path, 0).running("x" * 40, "ä".encode() * 40, 1)
     board = Board(path)
     assert board.slot(0).job == "x" * 24
-    assert board.slot(0).task == "ä" * 20
+    assert board.slot(0).task == "ä" * 18
     board.close()
 
 

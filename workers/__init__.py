@@ -13,7 +13,12 @@
     sending, dead                  for those who have the folder but not the code
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it
-    status, board, pages           what a run tells about itself
+    status, board, pages, gauge    what a run tells about itself
+    plan, crew, pools, lanes       what a run is made of, and which worker takes from where
+    runs, turns                    several supervisors beside each other
+    control, control_server, run_control, sockets   controlling a run from elsewhere
+    run_state, paused              what operators asked for, and how workers see it
+    autoscaling, recycling, reloading, preloading, notify   the life of a pool
     history, segment_log, life, tail   what happened to each job; the log that results and histories are kept in
     deaths, oom, last_words        how a worker died
     progress, rerun                the run that a task is part of; running a recorded job again

@@ -112,7 +112,10 @@ class ConcurrentLoop(TaskLoop):
             while crew.waiting and crew.free:
                 queue, item = crew.waiting.popleft()
                 self._turn_to(queue)
-                self.handle(item)
+                if self.lanes.is_paused(queue):
+                    queue.nack(item)  # others that run hold the queue, so it can not be closed for its place
+                else:
+                    self.handle(item)
         self.settle()
         return not any(crew.waiting for crew in self._crews)
 

@@ -123,6 +123,8 @@ class BatchLoop(RowLoop):
         while len(items) < self._consumer.batch and (now := time.monotonic()) < call_at:
             if self.child.stop_requested():
                 return []  # they go back when the queue is closed
+            if self.lanes.paused():
+                return self._rest(items)
             found = self.queue.claim(self._consumer.batch - len(items), timeout=min(WAIT, call_at - now), start=False)
             if found and not items:
                 call_at = time.monotonic() + max_wait
@@ -130,6 +132,14 @@ class BatchLoop(RowLoop):
         for item in items:
             self.queue.start(item)
         return items
+
+    def _rest(self, items: list[Item]) -> list[Item]:
+        """The queue is paused: give `items` back, and take none."""
+        if items:
+            self.lanes.put_back()
+            self.queue = self.lanes.current
+        self.child.wait_news(WAIT)
+        return []
 
     def _call_together(self, items: list[Item]) -> None:
         self.desk.running(f"{len(items)} rows", self._shown, 1)

@@ -78,9 +78,17 @@ def paused(url: Url) -> list[str]:
 def scale(url: Url, what: str, to: int | str, *, pid: int | None = None) -> list[Answer]:
     """Have `to` processes for a queue of tasks or a consumer: 8, "+2", "-1", or "reset" for as many as `run` asks for.
 
-    It holds for the next run too. Those that are too many finish what they run. Answers have `role` and `processes`.
+    It holds for the next run too; with `pid`, only until that supervisor ends. Those that are too many finish what they run.
+    Answers have `role`, `processes` and `asked`, which is how many `run` asks for.
     """
-    return _ask_all(url, pid, "scale", what=what, to=str(to))
+    asked = _supervisors(url, pid)
+    wanted = [str(to)] * len(asked)
+    if len(asked) > 1 and str(to).startswith(("+", "-")):
+        wanted = _absolute(asked, what, int(to))
+    return [
+        _ask(folder, record.pid, "scale", {"what": what, "to": size, "alone": pid is not None})
+        for (folder, record), size in zip(asked, wanted, strict=True)
+    ]
 
 
 def restart(url: Url, what: str | None = None, *, pid: int | None = None) -> list[Answer]:
@@ -134,6 +142,17 @@ def _supervisors(url: Url, pid: int | None) -> list[tuple[str, runs.Record]]:
 
 def _ask_all(url: Url, pid: int | None, do: str, **fields: Any) -> list[Answer]:
     return [_ask(folder, record.pid, do, fields) for folder, record in _supervisors(url, pid)]
+
+
+def _absolute(asked: list[tuple[str, runs.Record]], what: str, more: int) -> list[str]:
+    """What "+2" means for each of several supervisors. Those that were started alike follow each other (run_state.py)."""
+    sizes: dict[tuple[str, int], int] = {}
+    wanted = []
+    for folder, record in asked:
+        fields = _ask(folder, record.pid, "size", {"what": what}).fields
+        now = sizes.setdefault((fields["role"], fields["asked"]), fields["processes"])
+        wanted.append(str(now + more))
+    return wanted
 
 
 def _set_paused(url: Url, queue: str, wanted: bool) -> Paused:

@@ -29,6 +29,7 @@ from typing import Any
 import orjson
 
 from pistributer import errors
+from pistributer.storage import forking
 
 from .sockets import peer_uid, reachable
 from .supervisor import Supervisor
@@ -56,6 +57,7 @@ class ControlServer:
         self._clients: dict[_Client, None] = {}
         self._listener = _listen(folder)
         supervisor.attach(self._listener, self._accept)
+        forking.register(self)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -100,6 +102,12 @@ class ControlServer:
         except errors.PistributerError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
         return orjson.dumps({"v": VERSION, "pid": os.getpid(), **answer}) + b"\n"
+
+    def _after_fork(self) -> None:
+        """In a child: else it would keep the door open when the supervisor is gone, and nobody would answer."""
+        for client in self._clients:
+            client.connection.close()
+        self._listener.close()
 
     def close(self) -> None:
         for client in list(self._clients):

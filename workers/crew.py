@@ -66,13 +66,18 @@ class Crew:
         self._premises = premises
         self._state = run_state.RunState(run_folder)
         self._state.look()
+        #: Sizes that operators set for this supervisor only.
+        self._own_sizes: dict[str, int] = {}
         self.seats: dict[str, Seats] = assign(
             {name: (self._wanted(part), part.most, part.width) for name, part in self.parts.items()}
         )
         self._scalers = {name: Autoscaler(part.bounds) for name, part in self.parts.items() if _moves(part)}
 
     def _wanted(self, part: Part) -> int:
-        return self._state.wishes.size(part.name, part.asked)
+        return self._wish(part) or part.asked
+
+    def _wish(self, part: Part) -> int | None:
+        return self._own_sizes.get(part.name) or self._state.wishes.size(part.name, part.asked)
 
     def roles(self) -> list[Role]:
         return [self._role(part, self.seats[name]) for name, part in self.parts.items()]
@@ -108,9 +113,12 @@ class Crew:
         """See whether something else is wished for, and do it. Raises StateError if an edit of the file went wrong."""
         if self._state.look():
             self._show_paused()
-            for part in self.parts.values():
-                if part.queues and part.name not in self._moving():
-                    self._set_size(part.name, self._wanted(part))
+            self._resize()
+
+    def _resize(self) -> None:
+        for part in self.parts.values():
+            if part.queues and part.name not in self._moving():
+                self._set_size(part.name, self._wanted(part))
 
     def _show_paused(self) -> None:
         """Those who sleep because their queue was paused wake at once. The page first: they look at it then."""
@@ -147,10 +155,10 @@ class Crew:
         hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(known)}"
         raise errors.ControlError(f"this run has nothing called {what!r}", hint=hint)
 
-    def scale(self, what: str, to: str) -> tuple[str, int]:
-        """Have "8", "+2" or "-1" processes, or as many as `run` asks for ("reset"). The role, and how many there are now.
+    def scale(self, what: str, to: str, *, alone: bool = False) -> Part:
+        """Have "8", "+2" or "-1" processes, or as many as `run` asks for ("reset"). Returns what was meant.
 
-        Noted in the state first, then done: killed between the two, the next supervisor does it.
+        Noted in the state first, then done: killed between the two, the next supervisor does it. With `alone` it is not noted.
         """
         part = self.find(what)
         seats = self.seats[part.name]
@@ -164,16 +172,20 @@ class Crew:
                 if count < 1
                 else "start the run with more, which makes room for more",
             )
-        run_state.set_size(self._run_folder, part.name, part.asked, count, keep=_moves(part))
+        self._own_sizes.pop(part.name, None)
+        if not alone:
+            run_state.set_size(self._run_folder, part.name, part.asked, count)
+        elif count is not None:
+            self._own_sizes[part.name] = count
         self.look()
-        return part.name, self._supervisor.size(part.name)
+        self._resize()
+        return part
 
     # -- autoscaling
 
     def _moving(self) -> set[str]:
         """The roles whose size follows the load: those with bounds for which no operator has set a size."""
-        sizes = self._state.wishes.sizes
-        return {name for name in self._scalers if name not in sizes or sizes[name][0] != self.parts[name].asked}
+        return {name for name in self._scalers if self._wish(self.parts[name]) is None}
 
     @property
     def autoscales(self) -> bool:

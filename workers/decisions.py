@@ -369,7 +369,7 @@ class Decisions:
     def _scale(self, role: str, count: int, now: float) -> list[Instruction]:
         if self._stop is not None or self._sizes[role] == count:
             return []
-        text = f"{role}: {count} processes instead of {self._sizes[role]}"
+        text = f"{role}: {count} instead of {self._sizes[role]} processes"
         told: list[Instruction] = [Say("scaled", text)]
         self._sizes[role] = count
         self._highest[role] = max(self._highest[role], count)

@@ -8,7 +8,7 @@
       results/                 results (results.py)           jobs.db.app/results/
       history/                 attempts (history.py)          jobs.db.app/history/
       metrics/                 counts (metrics.py)            jobs.db.app/metrics/
-      run/                     what runs (board.py)           jobs.db.app/run/
+      run/                     what runs (runs.py)            jobs.db.app/run/
       tickets.db               who may go on (gate_tickets.py)  jobs.db.app/tickets.db
 
 Jobs with a priority wait in lanes: one more queue per level that was ever used, beside the queue itself, called `NAME@1` to

@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pistributer.queues.contract import LOOK_AROUND, Item, Queue
 from pistributer.queues.waiting import sleep_for_any
 
 from .cancelling import INTERRUPT
-from .paused import PausePage
+from .paused import PauseFlag, PausePage
 from .pools import Pool
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Lanes:
         self._look()
         #: The lane that the last claim came from, and whether its queue is paused.
         self.current: Queue = self._lanes[0][-1]
-        self._flags: list[Callable[[], bool]] = [page.flag(name) if page else _never for name in self._names]
+        self._flags = [page.flag(name) if page else PauseFlag() for name in self._names]
         self.paused = self._flags[0]
         self._child = child
 
@@ -122,9 +122,15 @@ class Lanes:
             self._ask(queues)
 
     def put_back(self) -> None:
-        """Give back what the last claim took and nobody has begun, to its place: by closing the lane. It opens again."""
+        """Give back what was claimed from the current lane and nobody has begun, to its place: by opening it anew."""
         self.current.close()
         self._folder_seen = -1
+        self._look()
+        self.current = next(queue for queue in self.all() if queue.url == self.current.url)
+
+    def is_paused(self, queue: Queue) -> bool:
+        """Whether the queue that this lane belongs to is paused."""
+        return any(paused() and queue in lanes for paused, lanes in zip(self._flags, self._lanes, strict=True))
 
     def _ask(self, queues: list[Any]) -> None:
         """Have others who hold rows of these queues, and have not begun them, look whether they can spare them."""
@@ -175,7 +181,3 @@ class Lanes:
             return os.stat(self._app.home.queues).st_mtime_ns
         except FileNotFoundError:
             return 0
-
-
-def _never() -> bool:
-    return False

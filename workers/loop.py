@@ -105,14 +105,15 @@ class Loop(abc.ABC):
 
     def _work(self, items: list[Item]) -> None:
         begun = now = time.perf_counter()
-        stop, paused, handle, unbegun = self.child.stop_requested, self.lanes.paused, self.handle, self._unbegun
+        stop, handle, unbegun = self.child.stop_requested, self.handle, self._unbegun
+        page, at = self.lanes.paused.place
         several = self._shares and len(items) > 1
         unbegun.extend(items)
         if several:
             self.belled.show_unbegun(True)
         count = 0
         while unbegun or self._wait_for_giving_back():
-            if stop() or paused():
+            if stop() or page[at]:  # paused
                 break  # the rest goes back when the queue is closed
             try:
                 item = unbegun.popleft()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pistributer import errors
 from pistributer.storage.replacing import replace_file
@@ -63,13 +63,13 @@ class PausePage:
 
 
 class PauseFlag:
-    """Whether one queue is paused. A look costs 50 ns."""
+    """Whether one queue is paused. `place` is for loops to which a call is too slow: `page[at]` is 1 if it is."""
 
-    __slots__ = ("_at", "_page")
+    __slots__ = ("place",)
 
-    def __init__(self, page: mmap.mmap, at: int) -> None:
-        self._page = page
-        self._at = at
+    def __init__(self, page: Sequence[int] | mmap.mmap = b"\0", at: int = 0) -> None:
+        self.place = page, at
 
     def __call__(self) -> bool:
-        return self._page[self._at] != 0
+        page, at = self.place
+        return page[at] != 0

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from .checks import at_least
 from .home import check_queue_name
-
-if TYPE_CHECKING:
-    pass
 
 Order = Literal["strict", "weighted"]
 

@@ -1,10 +1,13 @@
 """What a supervisor does when it is asked through its control socket.
 
-status                        pid, since when, what runs, which queues are paused
-look                          see at once what operators wish for (run_state.py), instead of within a quarter of a second
-scale    what, to             "8", "+2", "-1", "reset"
-restart  what                 new processes for one role, or for all workers without `what`
-stop     now                  as TERM does; `now`: as the second one does
+::
+
+    status                        since when, what runs, which queues are paused
+    look                          see at once what operators wish for (run_state.py), instead of within a quarter of a second
+    size     what                 the role that is meant, how many processes it has and how many `run` asks for
+    scale    what, to, alone      "8", "+2", "-1", "reset"; `alone`: for this supervisor only, and not for the next one
+    restart  what                 new processes for one role, or for all workers without `what`
+    stop     now                  as TERM does; `now`: as the second one does
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Commands:
         self._known: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": self._status,
             "look": self._look,
+            "size": self._size,
             "scale": self._scale,
             "restart": self._restart,
             "stop": self._stop,
@@ -68,8 +72,12 @@ class Commands:
         return {"paused": sorted(self._crew.paused)}
 
     def _scale(self, request: dict[str, Any]) -> dict[str, Any]:
-        role, now = self._crew.scale(_text(request, "what"), _text(request, "to"))
-        return {"role": role, "processes": now}
+        part = self._crew.scale(_text(request, "what"), _text(request, "to"), alone=request.get("alone") is True)
+        return self._size({**request, "what": part.name})
+
+    def _size(self, request: dict[str, Any]) -> dict[str, Any]:
+        part = self._crew.find(_text(request, "what"))
+        return {"role": part.name, "processes": self._supervisor.size(part.name), "asked": part.asked}
 
     def _restart(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("what") is None:

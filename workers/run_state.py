@@ -2,9 +2,9 @@
 
 ::
 
-    paused: [emails]                     queues from which nobody takes
-    processes:                           sizes set by `scale`
-      worker default: {asked: 2, set: 8}   … while `run` asks for 2; if it asks for another number, that counts again
+    paused: [emails]           queues from which nobody takes
+    processes:                 sizes set by `scale`
+      worker default: {2: 8}   8 where `run` asks for 2; where it asks for another number, that counts
 
 There is no other truth. Supervisors look at the file, bring themselves into line with it, and never write to it by
 themselves; whoever changes it does so in one transaction under the file's lock. So the order is always: first the file,
@@ -35,13 +35,12 @@ class Wishes:
     """What the file says."""
 
     paused: frozenset[str] = frozenset()
-    #: Role to (how many `run` asked for then, how many there are to be).
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: Role to what `run` asks for to how many there are to be.
+    sizes: dict[str, dict[int, int]] = field(default_factory=dict)
 
-    def size(self, role: str, asked: int) -> int:
-        """How many children `role` is to have in a run that asks for `asked`."""
-        then, wanted = self.sizes.get(role, (asked, asked))
-        return wanted if then == asked else asked
+    def size(self, role: str, asked: int) -> int | None:
+        """How many children `role` is to have in a run that asks for `asked`; None: nobody has set that."""
+        return self.sizes.get(role, {}).get(asked)
 
 
 class RunState:
@@ -92,17 +91,16 @@ def set_paused(folder: str, queue: str, paused: bool) -> bool:
     return True
 
 
-def set_size(folder: str, role: str, asked: int, wanted: int | None, *, keep: bool = False) -> None:
-    """Note how many children `role` is to have; None: as many as `run` asks for.
-
-    keep  note it even if `run` asks for as many, because without a note the load would decide
-    """
+def set_size(folder: str, role: str, asked: int, wanted: int | None) -> None:
+    """Note how many children `role` is to have in runs that ask for `asked`; None: as many as they ask for."""
     with _open(folder) as state, state.transaction():
-        sizes = state.setdefault("processes", {})
-        if wanted is None or (wanted == asked and not keep):
-            sizes.pop(role, None)
+        sizes = state.setdefault("processes", {}).setdefault(role, {})
+        if wanted is None:
+            sizes.pop(asked, None)
         else:
-            sizes[role] = {"asked": asked, "set": wanted}
+            sizes[asked] = wanted
+        if not sizes:
+            del state["processes"][role]
 
 
 @contextlib.contextmanager
@@ -116,8 +114,8 @@ def _open(folder: str) -> Iterator[PersistedState]:
 def _wishes(found: dict[str, Any], path: str) -> Wishes:
     try:
         sizes = {
-            str(role): (int(size["asked"]), max(1, int(size["set"])))
-            for role, size in (found.get("processes") or {}).items()
+            str(role): {int(asked): max(1, int(wanted)) for asked, wanted in (chosen or {}).items()}
+            for role, chosen in (found.get("processes") or {}).items()
         }
         return Wishes(frozenset(map(str, found.get("paused") or ())), sizes)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
