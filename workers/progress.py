@@ -114,6 +114,12 @@ def use_page(page: Page) -> Reports:
     return _reports
 
 
+def use_none() -> None:
+    """Have this process's runs report nowhere from now on."""
+    global _reports
+    _reports = None
+
+
 def open_report(run: Run) -> Report | None:
     """A report for `run`; None outside of a worker, where nobody would read it."""
     return None if _reports is None else _reports.open(run)

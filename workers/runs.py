@@ -5,7 +5,8 @@
     run/
       run.lock            held for a moment by a supervisor that comes
       state.yaml          what operators asked for (run_state.py)
-      deaths.jsonl, cancelled
+      last_run.json       where the app's code was found the last time (status.py)
+      cancelled, excused  (job_notes.py)
       producers/NAME      a lock per producer, held while it runs (producers.py)
       running/
         4711-9f3c2a/      a supervisor: its process id, and chance
