@@ -77,8 +77,8 @@ class LazyGroup(Group):
         "status": ("status_command", "Show the queues and workers of an app."),
         "stop": ("control_commands", "Stop a running app: finish what runs, keep the rest."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
-        "top": ("top_command", "Watch an app live: its queues, its processes, their jobs."),
         "tail": ("tail_command", "Follow what ends, and what fails on the way."),
+        "top": ("top_command", "Watch an app live: its queues, its processes, their jobs."),
         "why": ("why_command", "Tell the life of one job: its attempts, errors and causes of death."),
     }
 

@@ -30,9 +30,9 @@ from pistributer.workers.home import split_lane
 from pistributer.workers.hooks import Hook, Run
 from pistributer.workers.loop import Loop
 from pistributer.workers.messages import find_fault
-from pistributer.workers.pages import Page
+from pistributer.workers.pages import Page, page_path
 from pistributer.workers.producers import pump
-from pistributer.workers.progress import use_page
+from pistributer.workers.progress import use_none, use_page
 from pistributer.workers.scheduler import Entry
 from pistributer.workers.stand_in import StandIn
 from pistributer.workers.tasks import Task
@@ -186,7 +186,6 @@ class Stage(StandIn):
                 self.app.add_hook(propagate)
             try:
                 self._desk = self._make_desk()
-                self._reports = use_page(Page(os.path.join(self.app.home.run, "page"), fresh=True))
                 self._put_scheduled()
                 yield self
             finally:
@@ -197,6 +196,7 @@ class Stage(StandIn):
     def _make_desk(self) -> board.Desk:
         path = os.path.join(self.app.home.run, "board")
         board.create(path, 1)
+        self._reports = use_page(Page(page_path(path, 0), fresh=True))
         return board.Desk(path, 0)
 
     def _close(self) -> None:
@@ -205,6 +205,7 @@ class Stage(StandIn):
                 hook.on_stop(role)
         for close in self._open:
             close()
+        use_none()
 
     def _was_put(self, queue: str, rows: list[bytes], delay: float, full: errors.QueueFull | None) -> None:
         self.full = full
@@ -286,7 +287,7 @@ class Stage(StandIn):
             return player, TaskLoop(player, self.app, lanes, self._desk, caller, logs)
         kind = BatchLoop if consumer.batch > 1 else RowLoop
         # Nothing comes while a batch waits, so it does not wait.
-        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller, self.app.home.history)
+        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller, self._home.history)
 
     def _player(self, role: str, player: Player) -> Player:
         if role not in self._started:
