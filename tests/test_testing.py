@@ -26,6 +26,7 @@ from pistributer import (
     Snooze,
     TimeLimitExceeded,
     WorkError,
+    chain,
 )
 from pistributer.testing import Stage, eager, memory
 
@@ -382,3 +383,49 @@ def test_a_batch_that_waits_for_company_does_not_wait_here(app: App, run: Stage)
     app.consumer("rows", batch=10, max_wait=60.0)(seen.append)
     app.queue("rows").put_many([1, 2])
     assert seen == [[1, 2]]
+
+
+def test_keys_uniqueness_and_followers_are_minded(app: App) -> None:
+    seen: list[str] = []
+
+    @app.task(key="name", unique="skip")
+    def note(name: str, text: str) -> str:
+        seen.append(text)
+        return text
+
+    @app.task
+    def shout(text: str) -> str:
+        return text.upper()
+
+    with memory(app) as box:
+        first = note.send("ann", "one")
+        note.send("ann", "two")
+        assert note.send("ann", "one").status() == "skipped"
+        assert [it.args[1] for it in box.waiting()] == ["one"]  # the other is held
+        box.run_until_empty()
+        assert (seen, first.result()) == (["one", "two"], "one")
+    with eager(app):
+        assert chain(note.call("bob", "three"), shout.then()).send().result() == "THREE"
+
+
+def test_a_rate_limit_goes_by_the_clock_of_the_test(app: App, box: Stage) -> None:
+    times: list[datetime] = []
+    tick = app.task(name="tick", rate_limit="1/m")(lambda: times.append(box.clock.datetime()))
+    tick.send_many([()] * 3)
+    box.run_due()
+    assert len(times) == 1
+    box.run_until_empty()
+    assert len(times) == 3
+    assert times[2] - times[0] >= timedelta(seconds=120)
+
+
+def test_a_task_may_send_with_a_key_and_wait(app: App, run: Stage) -> None:
+    @app.task(key="n")
+    def inner(n: int) -> int:
+        return n + 1
+
+    @app.task(key="n")
+    def outer(n: int) -> int:
+        return sum(inner.send(n).result() for _ in range(2))
+
+    assert outer.send(1).result() == 4

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,7 +97,7 @@ class Gate:
         self._app.home.create()
         jobs = iter(jobs)
         while batch := list(itertools.islice(jobs, _BATCH)):
-            now = time.time()
+            now = self._app.now()
             due = now + delay if delay else 0.0
             out: list[Parcel] = []
             with self.tickets.database.transaction() as connection:
@@ -132,7 +131,7 @@ class Gate:
     def send_chord(self, calls: Sequence[Call[Any]], callback: Follower[Any, Any]) -> None:
         """Admit all calls in one transaction, with the callback that the last of them to end will send."""
         self._app.home.create()
-        chord, now = new_id(), time.time()
+        chord, now = new_id(), self._app.now()
         out: list[Parcel] = []
         row = (chord, len(calls), callback.message["id"], callback.queue, encode_json(callback.message).decode())
         with self.tickets.database.transaction() as connection:
@@ -230,7 +229,7 @@ class Gate:
 
     def _put(self, queue: str, due: float, parcels: list[Parcel], block: bool, timeout: float | None) -> int:
         """How many were stored: all, unless this raises an error that says how many (`stored`)."""
-        opened, delay, stored = self._app.queue(queue), max(0.0, due - time.time()), 0
+        opened, delay, stored = self._app.queue(queue), max(0.0, due - self._app.now()), 0
         if not delay and len(parcels) > 1:
             return opened.put_many((parcel.stamped() for parcel in parcels), block=block, timeout=timeout)
         try:
@@ -298,7 +297,7 @@ class Gate:
 
     def _find_lost(self) -> None:
         """Tickets of a queue that has no row, seen twice: their rows went with a power cut, or behind our back."""
-        horizon = time.time() - store.STUB_AGE
+        horizon = self._app.now() - store.STUB_AGE
         self.tickets.database.write(store.DROP_OLD_STUBS, (horizon,))
         self.tickets.database.write("DELETE FROM chords WHERE failed < ?", (horizon,))
         self.tickets.database.write("DELETE FROM promised WHERE at < ?", (horizon,))

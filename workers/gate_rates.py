@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,13 +66,14 @@ class RateLimit:
 class RateLimits(Hook):
     """Puts off the jobs of a task that would be too many."""
 
-    def __init__(self, tickets: Tickets, limit: RateLimit) -> None:
+    def __init__(self, tickets: Tickets, limit: RateLimit, now: Callable[[], float] = time.time) -> None:
         self._tickets = tickets
         self._limit = limit
+        self._now = now
 
     def on_claim(self, run: Run) -> None:
         with self._tickets.database.transaction() as connection:
-            wait = begin(connection, run.task.name, self._limit, run.job_id, time.time())
+            wait = begin(connection, run.task.name, self._limit, run.job_id, self._now())
         if wait:
             run.postpone(wait)
 

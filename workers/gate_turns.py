@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -138,7 +137,7 @@ class Turns:
         job, copy = message["id"], message.get("ticket", 0)
         key, limit = key_of(message, task)
         whole = {name: value for name, value in message.items() if name != "ticket"}
-        parcel, now = Parcel(job, self._app.name_of(queue), copy, 0.0, whole), time.time()
+        parcel, now = Parcel(job, self._app.name_of(queue), copy, 0.0, whole), self._app.now()
         if store.has_room(connection, key, limit):
             store.add(connection, parcel, store.BEGUN, now, key=key, key_limit=limit, stray=stray)
             self.begun[job] = _Turn(job, copy, key, message)
@@ -218,7 +217,7 @@ class Turns:
                 yield one["id"]
             if "chord" in one:
                 chord = one["chord"][0]
-                self._gate.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (time.time(), chord))
+                self._gate.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (self._app.now(), chord))
                 for (callback,) in self._gate.tickets.database.read(
                     "SELECT callback FROM chords WHERE id = ?", (chord,)
                 ):
@@ -243,7 +242,7 @@ class Turns:
         self._put(out)
 
     def _end_one(self, connection: sqlite3.Connection, turn: _Turn, out: list[Parcel]) -> None:
-        changed = connection.execute(store.END, (turn.state, turn.error, time.time(), turn.job, turn.copy)).rowcount
+        changed = connection.execute(store.END, (turn.state, turn.error, self._app.now(), turn.job, turn.copy)).rowcount
         if not changed:
             return  # given up by a purge, or put again because its row seemed to be gone: that one's end counts
         if turn.next is not None:
@@ -260,7 +259,7 @@ class Turns:
         if not has_room:
             parcel = Parcel(parcel.job, parcel.queue, 0, 0.0, parcel.message)
         state = store.OUT if has_room else store.PARKED
-        store.add(connection, parcel, state, time.time(), key=follower.key, key_limit=follower.limit)
+        store.add(connection, parcel, state, self._app.now(), key=follower.key, key_limit=follower.limit)
         out += [parcel] if has_room else []
         self._sent.append(follower.sending)
 

@@ -374,7 +374,7 @@ def _prepare(
     results = [KeepResults(logs.results)] if task.results else []
     hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *results, KeepHistory(logs.history)]
     if task.rate_limit is not None:
-        hooks.append(RateLimits(app.gate.tickets, task.rate_limit))
+        hooks.append(RateLimits(app.gate.tickets, task.rate_limit, app.now))
     function = task.function
     for hook in reversed(hooks):
         function = hook.wrap(task, function)

@@ -278,8 +278,8 @@ class Stage(StandIn):
         role = f"worker {queue}" if consumer is None else f"consumer {consumer.name}"
         player = self._player(role, Player(role))
         caller = PlainCaller(self.interrupt)
-        lanes = PlayedLanes(self._home, queue, player)
-        self._open += [lanes.close, caller.close]
+        lanes = PlayedLanes(self.app, queue, player)
+        self._open.append(caller.close)
         if consumer is None:
             logs = Logs(self.app, self._reports)
             self._open.append(logs.close)
