@@ -47,13 +47,21 @@ def top(app: str, interval: float) -> None:
     watcher.look()  # what is wrong with APP is told before the screen is taken
     locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "25")
-    try:
-        curses.setupterm()
-    except curses.error as error:
-        hint = "set TERM to what the terminal is, such as xterm-256color"
-        exits.fail(f"this terminal can not show it: {error}", hint=hint, code=exits.USAGE)
+    _require_screen()
     with _screen() as screen:
         _Top(screen, watcher, app, interval).run()
+
+
+def _require_screen() -> None:
+    """End the command if the terminal is one on which a cursor can not be moved: curses would end the process."""
+    try:
+        curses.setupterm()
+        why = "" if curses.tigetstr("cup") else f"a {os.environ.get('TERM')!r} terminal can not move its cursor"
+    except curses.error as error:
+        why = str(error)
+    if why:
+        hint = "set TERM to what the terminal is, such as xterm-256color"
+        exits.fail(f"this terminal can not show it: {why}", hint=hint, code=exits.USAGE)
 
 
 @contextlib.contextmanager
@@ -99,7 +107,7 @@ class _Top:
                 key = ""  # nobody has pressed one
             if key == "q" and self._view.typing is None and not self._view.page:
                 return
-            if key:
+            if key and key != curses.KEY_RESIZE:
                 self._press(key, picture)
             if not key or time.monotonic() >= due:
                 picture, due = self._watcher.look(), time.monotonic() + self._interval
@@ -108,7 +116,8 @@ class _Top:
         rows, columns = self._screen.getmaxyx()
         self._screen.erase()
         for number, line in enumerate(draw(picture, self._view, columns, rows)):
-            self._screen.addstr(number, 0, line.text, _STYLES[line.style])
+            with contextlib.suppress(curses.error):  # the terminal has just become smaller
+                self._screen.addstr(number, 0, line.text, _STYLES[line.style])
         self._screen.refresh()
 
     # -- keys

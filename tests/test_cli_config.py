@@ -143,6 +143,7 @@ def test_commands_options_and_queue_names_are_completed(folder: Path) -> None:
     assert "--state" in completed("pistributer queue peek --", 3)
     assert completed("pistributer queue peek jobs em", 4) == ["emails"]
     assert completed("pistributer dead ls jobs --queue ", 5) == ["emails", "thumbs"]
+    assert completed("pistributer pause jobs th", 3) == ["thumbs"]
 
 
 # -- colour
