@@ -73,6 +73,21 @@ def test_an_async_task_runs_eagerly_from_plain_code_and_from_a_running_loop(app:
     assert asyncio.run(main()) == 8
 
 
+def test_a_whole_stage_fits_into_a_running_loop(app: App) -> None:
+    double = app.task(name="double")(lambda n: 2 * n)
+
+    @app.task
+    async def half(n: int) -> float:
+        await asyncio.sleep(0)
+        return n / 2
+
+    async def main() -> tuple[int, float]:
+        with eager(app):
+            return await double.send(2), await half.send(2)
+
+    assert asyncio.run(main()) == (4, 1.0)
+
+
 def test_nothing_is_written_where_the_app_lives(app: App) -> None:
     home = app.home
     with eager(app):

@@ -123,6 +123,9 @@ class PlainCaller(Caller):
 
         return run
 
+    def close(self) -> None:
+        _beside_a_loop(super().close)
+
 
 def _beside_a_loop(call: Callable[[], Any]) -> Any:
     """Call what runs an event loop; in a thread of its own where one runs already, because they do not nest."""

@@ -190,9 +190,11 @@ class Stage(StandIn):
                 self._put_scheduled()
                 yield self
             finally:
-                self._close()
-                self.app.move(home, results)
-                self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
+                try:
+                    self._close()
+                finally:
+                    self.app.move(home, results)
+                    self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
 
     def _make_desk(self) -> board.Desk:
         path = os.path.join(self.app.home.run, "board")
