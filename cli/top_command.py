@@ -210,14 +210,17 @@ class _Top:
         return ", ".join(f"{it.fields['processes']} processes for {it.fields['role']}" for it in answers)
 
     def _details(self, process: ProcessStatus) -> list[str]:
+        """Everything that the process runs: what `queue show` says of it, and for how long."""
         from .find_commands import details
         from .targets import find_rows, wanted
 
         lines = [f"{process.role}[{process.index}]  pid {process.pid}", ""]
-        if not process.job:
-            return [*lines, "it runs no job at this moment"]
-        lines += [f"task      {process.task}", f"for       {terminal.human_time(time.time() - (process.since or 0.0))}"]
-        for _, _, rows in find_rows(self._app, None, wanted((process.job,)), "claimed"):
-            for found in rows:
-                lines += [f"{name:<9} {value}" for name, value in details(found).items() if name != "task"]
+        jobs = {it.job: it for it in process.running}
+        found = (row for _, _, rows in find_rows(self._app, None, wanted(tuple(jobs)), "claimed") for row in rows)
+        for row in found if jobs else ():
+            since = jobs[row.job or row.id].since
+            lines += [f"{name:<9} {value}" for name, value in details(row).items()]
+            lines += [f"{'for':<9} {terminal.human_time(max(0.0, time.time() - since))}", ""]
+        if not lines[2:]:  # a batch of rows, or a job that has just ended
+            lines += [f"{it.task} {it.job}" for it in process.running] or ["it runs nothing at this moment"]
         return [*lines, "", "any key goes back"]

@@ -383,14 +383,20 @@ def test_time_does_not_go_back(box: Stage) -> None:
 def test_priorities_and_other_queues_are_minded(app: App, box: Stage) -> None:
     seen: list[str] = []
     note = app.task(name="note")(seen.append)
-    app.task(name="other", queue="other")(lambda: None)
     note.send("a")
     note.options(priority=7).send("b")
     note.options(queue="other").send("c")
-    assert [(it.queue, it.priority) for it in box.sent] == [("default", 0), ("default", 7), ("other", 0)]
-    assert len(box.waiting()) == 3
+    app.task(name="fail")(lambda: 1 / 0).options(priority=2).send()
+    assert [(it.queue, it.priority) for it in box.sent] == [
+        ("default", 0),
+        ("default", 7),
+        ("other", 0),
+        ("default", 2),
+    ]
+    assert len(box.waiting()) == 4
     box.run_due()
     assert seen == ["b", "a", "c"]
+    assert [(letter.queue, letter.task) for letter in box.dead()] == [("default", "fail")]
 
 
 def test_a_batch_that_waits_for_company_does_not_wait_here(app: App, run: Stage) -> None:

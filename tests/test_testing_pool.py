@@ -55,7 +55,10 @@ def test_a_pool_runs_real_workers_in_a_folder_of_its_own(tmp_path: Path, driver:
     assert not (tmp_path / "jobs.db").exists()
 
 
-def test_what_a_pool_leaves_behind_fails_the_test_and_is_killed(tmp_path: Path) -> None:
+def test_what_a_pool_leaves_behind_fails_the_test_and_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pistributer.testing.pools._MOMENT", 1.0)
     app = load_app(str(write_app(tmp_path, TASKS)))
 
     def use() -> None:
