@@ -27,6 +27,7 @@ from pistributer import (
     TimeLimitExceeded,
     WorkError,
     chain,
+    progress,
 )
 from pistributer.testing import Stage, eager, memory
 
@@ -277,6 +278,21 @@ def test_rows_of_a_consumer_are_consumed(app: App, run: Stage) -> None:
     assert seen == [{"n": 1}, [1, 2, 3]]
     app.queue("others").put("nobody takes this")
     assert app.queue("others").stats().ready == 1
+
+
+def test_a_job_tells_its_attempts_and_its_progress(app: App, run: Stage) -> None:
+    @app.task(retries=1)
+    def flaky() -> None:
+        progress(1, 2, "half")
+        raise OSError("down")
+
+    job = flaky.send()
+    with pytest.raises(JobFailed):
+        job.result()
+    assert [(it.number, it.what, it.text) for it in job.attempts()] == [(1, "retried", "down"), (2, "failed", "down")]
+    told = job.progress()
+    assert told is not None
+    assert told.text == "half"
 
 
 def test_the_app_can_be_staged_again(app: App) -> None:
