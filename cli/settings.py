@@ -74,13 +74,17 @@ def show(root: click.Group, path: str | None = None) -> list[Setting]:
                 settings.append(Setting(key, os.environ[variable], f"environment {variable}"))
             else:
                 value, origin = found.get(".".join((*names, str(option.name))), (_default(option), "default"))
-                settings.append(Setting(key, value, origin))
+                # An argument can be set, as `run`'s app is, but nobody wants to read of all that are not.
+                if option.param_type_name == "option" or origin != "default":
+                    settings.append(Setting(key, value, origin))
     return settings
 
 
 def _default(option: click.Parameter) -> Any:
     """None where click has a mark of its own for "nothing"."""
     value = option.default
+    if getattr(option, "is_flag", False):
+        return bool(value is True)
     return value if isinstance(value, str | int | float | list | tuple) else None
 
 
