@@ -27,6 +27,8 @@ from pistributer import (
     TimeLimitExceeded,
     WorkError,
     chain,
+    chord,
+    group,
     progress,
 )
 from pistributer.testing import Stage, eager, memory
@@ -443,6 +445,19 @@ def test_keys_uniqueness_and_followers_are_minded(app: App) -> None:
         assert (seen, first.result()) == (["one", "two"], "one")
     with eager(app):
         assert chain(note.call("bob", "three"), shout.then()).send().result() == "THREE"
+
+
+@pytest.mark.parametrize("mode", [eager, memory])
+def test_jobs_made_of_jobs_come_to_their_end(app: App, mode: Any) -> None:
+    length = app.task(name="length")(lambda text: len(text))
+    total = app.task(name="total")(lambda numbers: sum(numbers))
+    with mode(app) as stage:
+        several = group(length.call(text) for text in ("a", "bb")).send()
+        whole = chord((length.call(text) for text in ("a", "bb")), total.then()).send()
+        stage.run_until_empty()
+        assert (several.result(), whole.result()) == ([1, 2], 3)
+    with eager(app):
+        assert list(length.map(["a", "bb", "ccc"], window=2)) == [1, 2, 3]
 
 
 def test_a_rate_limit_goes_by_the_clock_of_the_test(app: App, box: Stage) -> None:
