@@ -122,18 +122,20 @@ def find_rows(
     from ..workers.finding import find, find_held
 
     queues = find_queues(target)
-    app = App(target) if "held" in states and _single_queue(target) is None else None
     if queue is not None and queue not in dict(queues):
         exits.fail(f"{target!r} has no queue {queue!r}", hint=f"it has: {', '.join(dict(queues))}", code=exits.USAGE)
-    for name, url in queues:
-        if queue in (None, name):
-            with open_existing(url) as opened:
-                stored = [state for state in states if state != "held"]
-                rows = find(opened, name, wanted, *stored) if stored else ()
-                held = find_held(app, name, wanted) if app is not None else ()
-                yield name, opened, itertools.chain(rows, held)
-    if app is not None:
-        app.close()
+    app = App(target) if "held" in states and _single_queue(target) is None else None
+    stored = [state for state in states if state != "held"]
+    try:
+        for name, url in queues:
+            if queue in (None, name):
+                with open_existing(url) as opened:
+                    rows = find(opened, name, wanted, *stored) if stored else ()
+                    held = find_held(app, name, wanted) if app is not None else ()
+                    yield name, opened, itertools.chain(rows, held)
+    finally:
+        if app is not None:
+            app.close()
 
 
 def find_queues(target: str) -> list[tuple[str, str]]:
