@@ -103,7 +103,7 @@ def _with_variables(command: click.Command, ctx: click.Context) -> click.Command
     """Options that Python calls otherwise (`--json` is as_json) are set by a variable named as the option is."""
     for option in command.params if ctx.auto_envvar_prefix else ():
         shown = settings.shown(option)
-        if isinstance(option, click.Option) and option.envvar is None and shown != option.name:
+        if isinstance(option, click.Option) and option.envvar is None and shown.replace("-", "_") != option.name:
             option.envvar = "_".join((str(ctx.auto_envvar_prefix), str(command.name), shown)).replace("-", "_").upper()
     return command
 

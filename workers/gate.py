@@ -399,6 +399,14 @@ class Gate:
         states = f"({store.PARKED}, {store.OUT})"
         return [job for (job,) in self.tickets.database.read(f"SELECT job FROM tickets WHERE state IN {states}")]
 
+    def parked_rows(self) -> Iterator[tuple[str, float, Any]]:
+        """Queue or lane, due time (0.0: none) and message of each job that is in no queue, in the order of sending."""
+        if self.tickets.exists():
+            states = f"({store.PARKED}, {store.OUT})"
+            sql = f"SELECT queue, due, message FROM tickets WHERE state IN {states} AND message IS NOT NULL ORDER BY n"
+            for queue, due, message in self.tickets.database.read(sql):
+                yield queue, due, orjson.loads(message)
+
     def forget(self, queue: str) -> int:
         """Give up the jobs of a queue that have not begun; how many of them were held. Call it before `Queue.purge`."""
         return store.forget(self.tickets, queue) if self.tickets.exists() else 0

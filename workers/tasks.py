@@ -211,13 +211,8 @@ class Task(Generic[P, T]):
         if unique_key is not None and (unique or self.unique) is None:
             raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
         asks = _Asks(key, check_unique(unique), unique_key, idempotency_id)
-        return Sender(
-            self,
-            _delay(delay, at, self.app.now),
-            fields,
-            self._other_lane(queue, priority),
-            self._asks if asks == _Asks() else asks,
-        )
+        wanted = self._asks if asks == _Asks() else asks
+        return Sender(self, _delay(delay, at, self.app.now), fields, self._other_lane(queue, priority), wanted)
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
         if queue is not None:

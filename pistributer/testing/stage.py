@@ -135,7 +135,11 @@ class Stage(StandIn):
 
     def dead(self) -> list[DeadLetter]:
         """What was given up, with the reason."""
-        return [letter for name in self.app.queue_names() for letter in find_dead(self.app.queue(name), name, Wanted())]
+        return [
+            letter
+            for lane in self._home.lane_names()
+            for letter in find_dead(self.app.queue(lane), split_lane(lane)[0], Wanted())
+        ]
 
     # -- for the app
 
@@ -189,9 +193,11 @@ class Stage(StandIn):
                 self._put_scheduled()
                 yield self
             finally:
-                self._close()
-                self.app.move(home, results)
-                self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
+                try:
+                    self._close()
+                finally:
+                    self.app.move(home, results)
+                    self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
 
     def _make_desk(self) -> board.Desk:
         path = os.path.join(self.app.home.run, "board")
@@ -227,15 +233,14 @@ class Stage(StandIn):
 
     def _next_due(self) -> float:
         """When the next delayed row falls due that somebody takes."""
-        names = (name for name in self._home.lane_names() if self._takes(split_lane(name)[0]))
-        rows = (row for name in names for row in self._scan(name))
-        return min(rows, default=math.inf)
-
-    def _scan(self, name: str) -> Iterator[float]:
-        yield from (row.due for row in self.app.queue(name).scan("delayed") if row.due is not None)
+        lanes = (self.app.queue(name) for name in self._home.lane_names() if self._takes(split_lane(name)[0]))
+        return min((row.due for lane in lanes for row in lane.scan("delayed") if row.due is not None), default=math.inf)
 
     def _takes(self, queue: str) -> bool:
-        return any(task.queue == queue for task in self.app.tasks.values()) or self._consumer(queue) is not None
+        """Whether the app has something for this queue, or a job was sent to it: it may have a pool of its own."""
+        if any(task.queue == queue for task in self.app.tasks.values()) or self._consumer(queue) is not None:
+            return True
+        return any(call.queue == queue for call in self.sent)
 
     def _next_scheduled(self) -> float:
         """After the present moment; what is due at it has been put."""
@@ -279,8 +284,8 @@ class Stage(StandIn):
         role = f"worker {queue}" if consumer is None else f"consumer {consumer.name}"
         player = self._player(role, Player(role))
         caller = PlainCaller(self.interrupt)
-        lanes = PlayedLanes(self._home, queue, player)
-        self._open += [lanes.close, caller.close]
+        lanes = PlayedLanes(self.app, queue, player)
+        self._open.append(caller.close)
         if consumer is None:
             logs = Logs(self.app, self._reports)
             self._open.append(logs.close)
@@ -313,7 +318,6 @@ class _Pumping(Player):
     def __init__(self, stage: Stage) -> None:
         super().__init__("producer")
         self._stage = stage
-
         self._gave_turn = False
 
     def stop_requested(self) -> bool:
