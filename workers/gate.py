@@ -6,7 +6,6 @@ Jobs that ask for none of this never come here.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from pistributer.queues.rows import encode_json
 
 from . import gate_tickets as store
 from .cancelling import CalledOff
+from .gate_sweep import Sweeper
 from .gate_tickets import Parcel, Tickets
 from .home import split_lane
 from .messages import Call, Follower, new_id
@@ -33,15 +33,8 @@ Unique = Literal["skip", "replace", "join"]
 
 #: Tickets that are admitted in one transaction, and put in one write.
 _BATCH = 500
-#: Sweeps between two looks for tickets whose row is gone.
-_LOOK_FOR_LOST = 3
-#: … and between two times that old stubs are deleted.
-_FORGET_OLD = 3600
-
 #: The `kind` of JobFailed for a job that never began because one that it follows from failed.
 MEMBER_FAILED = "MemberFailed"
-
-_log = logging.getLogger("pistributer.gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +79,7 @@ class Gate:
     def __init__(self, app: App, *, durable: bool) -> None:
         self._app = app
         self.tickets = Tickets(app.home.folder, durable=durable)
-        #: (ticket, copy) that the sweep before this one saw, and left as they were.
-        self._seen: set[tuple[int, int]] = set()
-        self._lost: dict[str, set[tuple[int, int]]] = {}
-        self._sweeps = 0
+        self._sweeper = Sweeper(app, self)
 
     # -- sending
 
@@ -265,65 +255,10 @@ class Gate:
             with self.tickets.database.transaction() as connection:
                 connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
 
-    # -- sweeping
-
     def sweep(self) -> None:
-        """Put what was admitted by somebody who has died since. Called about once a second, by each supervisor.
-
-        A ticket that is to be put is left alone the first time that it is seen, but for the first sweep: most likely its
-        sender is just doing it.
-        """
-        if not self.tickets.exists():
-            return
-        self._sweeps += 1
-        if self._sweeps % _LOOK_FOR_LOST == 1:
-            self._find_lost()
-        if self._sweeps % _FORGET_OLD == 1:
-            store.forget_old(self.tickets)
-        seen, self._seen = self._seen, set()
-        for (queue,) in self.tickets.database.read(f"SELECT DISTINCT queue FROM tickets WHERE state = {store.OUT}"):
-            self._sweep_queue(queue, seen)
-
-    def _sweep_queue(self, queue: str, seen: set[tuple[int, int]]) -> None:
-        out = f"SELECT n, copy FROM tickets WHERE state = {store.OUT} AND queue = ? ORDER BY n LIMIT {_BATCH}"
-        has_room = True
-        for n, copy in self.tickets.database.read(out, (queue,)):
-            if has_room and (self._sweeps == 1 or (n, copy) in seen):
-                has_room = self._put_again(n, copy)
-            else:
-                self._seen.add((n, copy))
-
-    def _put_again(self, n: int, copy: int) -> bool:
-        """False if the queue is full."""
-        with self.tickets.database.transaction() as connection:
-            still = f"SELECT 1 FROM tickets WHERE n = ? AND copy = ? AND state = {store.OUT}"
-            if connection.execute(still, (n, copy)).fetchone() is None:
-                return True
-            parcel = store.take_out(connection, n)
-            connection.execute("UPDATE tickets SET stray = 1 WHERE n = ?", (n,))
-        try:
-            if self.put([parcel], block=False):
-                return True
-        except errors.RowError as error:
-            self.refuse(parcel, error)
-            return True
-        self._seen.add((n, parcel.copy))
-        return False
-
-    def refuse(self, parcel: Parcel, error: errors.RowError) -> None:
-        """A message that grew on its way (results of others are in it) and does not fit into its queue: it has failed."""
-        text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
-        _log.error("%s", text)
-        log = self._app.open_result_log()
-        try:
-            log.add_failure(parcel.job, type(error).__name__, text, "", 0)
-            self.fail_followers(log, parcel.message, error)
-        finally:
-            log.close()
-        with self.tickets.database.transaction() as connection:
-            [(key,)] = connection.execute("SELECT key FROM tickets WHERE job = ?", (parcel.job,)).fetchall()
-            connection.execute("DELETE FROM tickets WHERE job = ?", (parcel.job,))
-            store.release(connection, key)  # put by the next sweep
+        """Put what was admitted by somebody who has died since. Called about once a second, by each supervisor."""
+        if self.tickets.exists():
+            self._sweeper.sweep()
 
     # -- failing
 
@@ -348,27 +283,6 @@ class Gate:
                     found = orjson.loads(callback)
                     yield found["id"]
                     yield from self._followers(found)
-
-    def _find_lost(self) -> None:
-        """Tickets of a queue that has no row, seen twice: their rows went with a power cut, or behind our back."""
-        before, self._lost = self._lost, {}
-        for queue in self._app.lane_names():
-            rowless = self._rowless(queue)
-            lost = rowless & before.get(queue, set())
-            for n, copy in lost:
-                self.tickets.database.write(
-                    f"UPDATE tickets SET state = {store.OUT}, stray = 1 WHERE n = ? AND copy = ?"
-                    f" AND state IN ({store.PUT}, {store.BEGUN})",
-                    (n, copy),
-                )
-            self._lost[queue] = rowless - lost
-
-    def _rowless(self, queue: str) -> set[tuple[int, int]]:
-        wanted = f"SELECT n, copy FROM tickets WHERE state IN ({store.PUT}, {store.BEGUN}) AND queue = ? LIMIT {_BATCH}"
-        found = set(self.tickets.database.read(wanted, (queue,)))
-        if found and next(self._app.queue(queue).scan("ready", "claimed", "delayed"), None) is not None:
-            return set()
-        return found
 
     # -- looking
 

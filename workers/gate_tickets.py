@@ -8,7 +8,7 @@ of its queue. It is an outbox with admission:
 2. The message is put into its queue, with the ticket's copy number in it.
 3. A second transaction marks the ticket as put.
 
-Killed before 1 is committed, nothing was sent. Between 1 and 3, the ticket is `OUT`: a sweep (gate.py), each second and at
+Killed before 1 is committed, nothing was sent. Between 1 and 3, the ticket is `OUT`: a sweep (gate_sweep.py), each second and at
 the start of a run, raises the copy number and puts the message again. Whether the first put had happened does not matter:
 a worker asks for the ticket before it begins, and only the copy that the ticket names is begun. The other one is dropped
 when it comes by. So a job is admitted exactly once.
