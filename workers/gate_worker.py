@@ -19,7 +19,6 @@ from pistributer.queues.rows import encode_json
 from . import gate_tickets as store
 from .gate import ticket_key
 from .gate_tickets import Parcel
-from .hooks import Hook, Run
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from pistributer.queues.contract import Item, Queue
 
     from .app import App
-    from .hooks import Sending
+    from .hooks import Run, Sending
     from .result_dict import DictResults
     from .results import ResultLog
     from .tasks import Task
@@ -155,9 +154,11 @@ class WorkerTickets:
 
     # -- ending
 
-    def returned(self, job: str, value: Any) -> None:
-        """The task returned this. Raises RowError if it is to be handed on and JSON can not hold it."""
-        begun = self.begun.get(job)
+    def hand_on(self, run: Run) -> None:
+        """After a run: keep what the task returned for those that follow. Raises RowError if JSON can not hold it, and what
+        their key functions raise.
+        """
+        begun, value = self.begun.get(run.job_id), run.value
         if begun is None:
             return
         if "chord" in begun.message:
@@ -299,17 +300,6 @@ class WorkerTickets:
             connection.execute(store.DROP_STUB, (job,))
             connection.execute(store.KEEP_STUB, (job,))
         connection.executemany(store.NO_STRAY, settled.parked)
-
-
-class Followers(Hook):
-    """Has what a job returned handed on to those that follow from it."""
-
-    def __init__(self, tickets: WorkerTickets) -> None:
-        self._tickets = tickets
-
-    def after_run(self, run: Run) -> None:
-        if self._tickets.begun:
-            self._tickets.returned(run.job_id, run.value)
 
 
 def _has_come_back(state: int, attempt: int) -> bool:

@@ -19,7 +19,7 @@ from .child import Child
 from .deaths import explain
 from .excused import excused
 from .gate_rates import RateLimits
-from .gate_worker import Followers, WorkerTickets
+from .gate_worker import WorkerTickets
 from .history import KeepHistory
 from .hooks import Hook, Retries, Run, Step, steps
 from .lanes import Lanes
@@ -129,8 +129,12 @@ class TaskLoop(Loop):
         self._current: str | None = None
         #: The jobs with tickets that were begun here.
         self._tickets = WorkerTickets(app, logs.results)
-        limits, follow = self.time_limits(), Followers(self._tickets)
-        self._tasks = {name: _prepare(app, task, caller, logs, limits, follow) for name, task in app.tasks.items()}
+        limits = self.time_limits()
+        self._tasks = {name: _prepare(app, task, caller, logs, limits) for name, task in app.tasks.items()}
+        #: The same for jobs that others may follow from, so that it costs nothing where there are none.
+        self._followed = {
+            name: replace(ready, after=(self._tickets.hand_on, *ready.after)) for name, ready in self._tasks.items()
+        }
 
     def time_limits(self) -> Hook:
         """What holds tasks to their soft time limits."""
@@ -185,7 +189,7 @@ class TaskLoop(Loop):
             if self._take_turn(ready, item, message):
                 self._refuse_deadly(ready, item, run)
         elif (not ready.claimed or self._may_begin(ready, item, run)) and self._take_turn(ready, item, message):
-            self._run(ready, item, run)
+            self._run(self._followed[message["task"]] if self._tickets.begun else ready, item, run)
 
     def _take_turn(self, ready: Ready, item: Item, message: dict[str, Any]) -> bool:
         """Whether the job's ticket, if it has one, lets it begin; else the row has been dealt with."""
@@ -372,10 +376,9 @@ def _prepare(
     caller: Caller | SharedLoop,
     logs: Logs,
     limits: Hook,
-    follow: Hook,
 ) -> Ready:
     results = [KeepResults(logs.results)] if task.results else []
-    hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *results, KeepHistory(logs.history)]
+    hooks: list[Hook] = [limits, Retries(), *app.hooks, *results, KeepHistory(logs.history)]
     if task.rate_limit is not None:
         hooks.append(RateLimits(app, task.rate_limit))
     function = task.function
