@@ -23,7 +23,7 @@ TASKS = """
 @app.task(key="key", crash_retries=50)
 def book(key, n):
     note("booked", f"begin {key} {n} {os.getpid()}")
-    time.sleep(0.002)
+    time.sleep(0.004)
     note("booked", f"end {key} {n} {os.getpid()}")
 
 @app.task(key="key", key_limit=2)
