@@ -98,28 +98,33 @@ class Lanes:
     def claim(self, n: int, timeout: float, *, start: bool = False) -> list[Item]:
         """Up to `n` rows of the lane whose turn it is; wait for the first one at most about `timeout` seconds."""
         items = self._claim_now(n, start)
-        if not items and timeout > 0:
-            self.sleep(timeout)
+        if not items and timeout > 0 and self.sleep(timeout):
             items = self._claim_now(n, start)
         return items
 
-    def sleep(self, seconds: float, also: Iterable[int] = ()) -> None:
-        """Until some lane may have a row or a descriptor of `also` can be read, at most so long and LOOK_AROUND."""
+    def sleep(self, seconds: float, also: Iterable[int] = ()) -> bool:
+        """Until some lane may have a row or a descriptor of `also` can be read, at most so long and LOOK_AROUND.
+
+        False if all that time nothing happened.
+        """
         queues: list[Any] = [
             queue for paused, lanes in zip(self._flags, self._lanes, strict=True) if not paused() for queue in lanes
         ]
+        seconds = min(seconds, LOOK_AROUND)
         begun = time.monotonic()
         rung: list[Any] = []
         if self._child is None:
-            rung = sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
+            rung = sleep_for_any(queues, seconds, also)
         elif queues:
-            rung = sleep_for_any(queues, min(seconds, LOOK_AROUND), [*also, self._child.news])
+            rung = sleep_for_any(queues, seconds, [*also, self._child.news])
             self._child.hear()
         else:
             self._child.wait_news(seconds, also)
         self._rung += rung
-        if not rung and time.monotonic() - begun >= LOOK_AROUND / 2:
+        slept = time.monotonic() - begun
+        if not rung and slept >= LOOK_AROUND / 2:
             self._ask(queues)
+        return bool(rung) or slept < seconds
 
     def put_back(self) -> None:
         """Give back what was claimed from the current lane and nobody has begun, to its place: by opening it anew."""
