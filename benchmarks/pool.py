@@ -45,6 +45,17 @@ def hold(number):
 @app.task
 def nothing():
     pass
+
+@app.task(queue="other", priority=3)
+def stamp_elsewhere(sent):
+    tell("stamps", str(time.monotonic_ns() - sent))
+
+@app.task(results=False)
+def suddenly(slow):
+    if slow:
+        tell("slow", "")
+        time.sleep(10)
+    tell("done", "")
 """
 WAKE_UPS = 200
 RESCUES = 20
@@ -63,7 +74,7 @@ class Figure:
 
 
 def measure(folder: Path) -> Iterator[Figure]:
-    for number, one in enumerate((wake_up, rescue, tasks_per_second, backlog)):
+    for number, one in enumerate((wake_up, wake_up_in_turns, rescue, take_over, tasks_per_second, backlog)):
         print(f"measuring: {one.__name__}", file=sys.stderr, flush=True)
         place = folder / f"pool-{number}"
         place.mkdir()
@@ -75,11 +86,21 @@ def measure(folder: Path) -> Iterator[Figure]:
 
 
 def wake_up(folder: Path) -> Iterator[Figure]:
+    # One pool that takes from one queue only: the app's other tasks stay where they are.
+    yield from wake_ups(folder, "idle pool", ["--queues", "default"], ["stamp"])
+
+
+def wake_up_in_turns(folder: Path) -> Iterator[Figure]:
+    options = ["--queues", "more,other,default"]
+    yield from wake_ups(folder, "idle pool of three queues and a priority", options, ["stamp", "stamp_elsewhere"])
+
+
+def wake_ups(folder: Path, name: str, options: list[str], tasks: list[str]) -> Iterator[Figure]:
     app = load(folder)
-    with running(folder, processes=2) as pool:
+    with running(folder, *options, processes=2) as pool:
         wait_until_up(folder, 2)
         for number in range(WAKE_UPS):
-            app.stamp.send(time.monotonic_ns())
+            getattr(app, tasks[number % len(tasks)]).send(time.monotonic_ns())
             wait_for(lambda: lines(folder / "stamps") > number)  # noqa: B023 - called before the next turn
             time.sleep(0.01)  # the worker has gone back to sleep
         idle = idle_share(pool.pid)
@@ -88,10 +109,8 @@ def wake_up(folder: Path) -> Iterator[Figure]:
     p50, p99 = rank(found, 50), rank(found, 99)
     shown = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
     met = p50 <= 1 and p99 <= 5
-    yield Figure(
-        "send to start of the task, idle pool", shown, "p50 1 ms, p99 5 ms", met, {"p50_ms": p50, "p99_ms": p99}
-    )
-    yield Figure("CPU of the idle pool", f"{idle:.2%} of a core", "under 0.5 %", idle < 0.005, {"share": idle})
+    yield Figure(f"send to start of the task, {name}", shown, "p50 1 ms, p99 5 ms", met, {"p50_ms": p50, "p99_ms": p99})
+    yield Figure(f"CPU of the {name}", f"{idle:.2%} of a core", "under 0.5 %", idle < 0.005, {"share": idle})
 
 
 def idle_share(pid: int) -> float:
@@ -137,6 +156,27 @@ def holds(folder: Path, number: int) -> list[tuple[int, int]]:
     path = folder / "holds"
     rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return [(int(pid), int(at)) for which, pid, at in rows if int(which) == number]
+
+
+# -- what waits behind a long job
+
+
+def take_over(folder: Path) -> Iterator[Figure]:
+    """Two workers; one has claimed 200 jobs that look short, and the first takes 10 s. When are the others done?"""
+    app = load(folder)
+    found: list[float] = []
+    with running(folder, "--queues", "default", processes=2):
+        wait_until_up(folder, 2)
+        app.suddenly.send_many((False,) for _ in range(2000))  # both learn that these jobs are short
+        wait_for(lambda: lines(folder / "done") == 2000)
+        time.sleep(1)
+        started = time.monotonic()
+        app.suddenly.send_many((number == 0,) for number in range(200))
+        wait_for(lambda: lines(folder / "done") == 2199)
+        found.append(time.monotonic() - started)
+    app.app.close()
+    seconds = found[0]
+    yield Figure("199 jobs behind one that takes 10 s", f"{seconds:.2f} s", "1 s", seconds <= 1, {"seconds": seconds})
 
 
 # -- throughput

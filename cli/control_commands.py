@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import exits, terminal
-from .targets import addressed
+from .targets import addressed, complete_queue
 
 if TYPE_CHECKING:
     from ..workers.control import Answer, Paused
@@ -31,7 +31,7 @@ def _pid_option(command: _Command) -> _Command:
 
 @click.command(epilog=exits.TABLE)
 @_app_argument
-@click.argument("queue")
+@click.argument("queue", shell_complete=complete_queue)
 @_json_option
 def pause(app: str, queue: str, as_json: bool) -> None:
     """Have nobody take from QUEUE, until `resume`.
@@ -53,7 +53,7 @@ def pause(app: str, queue: str, as_json: bool) -> None:
 
 @click.command(epilog=exits.TABLE)
 @_app_argument
-@click.argument("queue")
+@click.argument("queue", shell_complete=complete_queue)
 @_json_option
 def resume(app: str, queue: str, as_json: bool) -> None:
     """Have a paused QUEUE worked on again, at once.
@@ -71,7 +71,7 @@ def resume(app: str, queue: str, as_json: bool) -> None:
 
 @click.command(epilog=exits.TABLE, context_settings={"ignore_unknown_options": True})
 @_app_argument
-@click.argument("what", metavar="QUEUE")
+@click.argument("what", metavar="QUEUE", shell_complete=complete_queue)
 @click.argument("to", metavar="N|+N|-N|reset")
 @_pid_option
 @_json_option
@@ -96,7 +96,7 @@ def scale(app: str, what: str, to: str, pid: int | None, as_json: bool) -> None:
 
 @click.command(epilog=exits.TABLE)
 @_app_argument
-@click.argument("what", metavar="[QUEUE]", required=False)
+@click.argument("what", metavar="[QUEUE]", required=False, shell_complete=complete_queue)
 @_pid_option
 @_json_option
 def restart(app: str, what: str | None, pid: int | None, as_json: bool) -> None:

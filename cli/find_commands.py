@@ -13,9 +13,9 @@ from . import exits, terminal
 from .targets import EXPLAINED, find_rows, queue_option, row_filters, target_argument, wanted
 
 if TYPE_CHECKING:
-    from ..workers.finding import Found
+    from ..workers.finding import Found, Wanted
 
-_STATES = ("ready", "delayed", "claimed", "dead", "retained")
+_STATES = ("ready", "delayed", "held", "claimed", "dead", "retained")
 _OVER = ("dead", "retained")
 
 
@@ -48,8 +48,8 @@ def show(target: str, id: str, queue: str | None, as_json: bool) -> None:
 
 @click.command(epilog=exits.TABLE, help=f"""Print the rows in which PATTERN, a regular expression, is found.
 
-{EXPLAINED} PATTERN is looked for in the row as it lies on disk: text, or JSON without spaces. Ready, delayed, claimed and
-dead rows are searched. Exit code 1: nothing was found.
+{EXPLAINED} PATTERN is looked for in the row as it lies on disk: text, or JSON without spaces. All rows are searched but
+those that are done: ready, delayed, held for their key, claimed, and dead ones. Exit code 1: nothing was found.
 
 \b
 Examples:
@@ -114,7 +114,7 @@ def requeue(
 
 
 def put_back(
-    target: str, queue: str | None, chosen: Any, states: tuple[Any, ...], *, dry_run: bool, as_json: bool
+    target: str, queue: str | None, chosen: Wanted, states: tuple[Any, ...], *, dry_run: bool, as_json: bool
 ) -> None:
     """Requeue what was chosen, or count it, and say so."""
     from ..workers.finding import Undated, requeue
@@ -133,7 +133,7 @@ def put_back(
     terminal.print_line(f"{'would requeue' if dry_run else 'requeued'} {sum(counts.values()):,}")
 
 
-def _matches(target: str, queue: str | None, chosen: Any, states: tuple[Any, ...]) -> Iterator[Found]:
+def _matches(target: str, queue: str | None, chosen: Wanted, states: tuple[Any, ...]) -> Iterator[Found]:
     for _, _, rows in find_rows(target, queue, chosen, *states):
         yield from rows
 

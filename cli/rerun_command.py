@@ -41,7 +41,7 @@ def rerun(id: str, app: str | None, source: str | None, pdb: bool, settle: bool)
     try:
         value = again.call()
     except Exception as error:  # noqa: BLE001 (shown, and debugged if asked)
-        traceback.print_exception(error)
+        _show(error)
         if pdb:
             _debug(error)
         raise SystemExit(exits.ITEMS_FAILED) from None
@@ -51,6 +51,13 @@ def rerun(id: str, app: str | None, source: str | None, pdb: bool, settle: bool)
             again.settle(value)
     finally:
         again.app.close()
+
+
+def _show(error: Exception) -> None:
+    """Its traceback, from the task on: the frames before are ours."""
+    ours = error.__traceback__
+    task = ours.tb_next.tb_next if ours is not None and ours.tb_next is not None else None
+    traceback.print_exception(type(error), error, task or ours)
 
 
 def _debug(error: Exception) -> None:

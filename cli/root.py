@@ -77,8 +77,8 @@ class LazyGroup(Group):
         "status": ("status_command", "Show the queues and workers of an app."),
         "stop": ("control_commands", "Stop a running app: finish what runs, keep the rest."),
         "stress": ("stress_command", "Prove on this disk that no row is lost, and measure how fast."),
-        "top": ("top_command", "Watch an app live: its queues, its processes, their jobs."),
         "tail": ("tail_command", "Follow what ends, and what fails on the way."),
+        "top": ("top_command", "Watch an app live: its queues, its processes, their jobs."),
         "why": ("why_command", "Tell the life of one job: its attempts, errors and causes of death."),
     }
 
@@ -103,7 +103,7 @@ def _with_variables(command: click.Command, ctx: click.Context) -> click.Command
     """Options that Python calls otherwise (`--json` is as_json) are set by a variable named as the option is."""
     for option in command.params if ctx.auto_envvar_prefix else ():
         shown = settings.shown(option)
-        if isinstance(option, click.Option) and option.envvar is None and shown != option.name:
+        if isinstance(option, click.Option) and option.envvar is None and shown.replace("-", "_") != option.name:
             option.envvar = "_".join((str(ctx.auto_envvar_prefix), str(command.name), shown)).replace("-", "_").upper()
     return command
 

@@ -48,7 +48,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 @click.command(epilog=exits.TABLE)
 @click.argument("app", metavar="FILE_OR_MODULE")
 @click.option("--processes", callback=_processes, metavar="N|MIN:MAX",
-              help="Workers for each queue of tasks; between two numbers, what waits decides.  "
+              help="Workers of each pool; between two numbers, what waits decides.  "
                    "[default: as many as processors]")  # fmt: skip
 @click.option(
     "--threads", type=click.IntRange(1), metavar="N", help="Plain functions at once in a process.  [default: 1]"

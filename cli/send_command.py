@@ -17,10 +17,14 @@ from . import exits, terminal
 @click.option("--queue", metavar="NAME", help="The task's queue.  [default: default]")
 @click.option("--priority", type=click.IntRange(0, 9), default=0, metavar="0-9", help="Higher ones are begun first.")
 @click.option("--delay", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Run it no earlier than then.")
+@click.option("--key", metavar="TEXT", help="Run it after what was sent with the same key before.")
+@click.option("--idempotency-id", metavar="TEXT", help="Sent again with the same id, it is not sent again.")
+@click.option("--tag", "tags", metavar="TEXT", multiple=True, help="Goes with the message; may be given several times.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result, and print it as JSON.")
 def send(
-    app: str, task: str, args: tuple[str, ...], queue: str | None, priority: int, delay: float, wait: float | None
-) -> None:
+    app: str, task: str, args: tuple[str, ...], queue: str | None, priority: int, delay: float, wait: float | None,
+    **options: Any,
+) -> None:  # fmt: skip
     """Send a call of TASK to the app whose folder (or sqlite:FILE) is APP, and print the job's id.
 
     An ARG that is JSON is sent as that, NAME=ARG by its name, and anything else as text. The app's code is not imported,
@@ -31,6 +35,7 @@ def send(
       pistributer send jobs/ resize a.png 80
       pistributer send jobs/ resize a.png width=80 --delay 60
       pistributer send jobs/ report '"2026"' --wait 30
+      pistributer send jobs/ charge 7 995 --idempotency-id order-17
     """
     from ..workers.app import App
     from ..workers.home import DEFAULT_QUEUE
@@ -41,7 +46,7 @@ def send(
         exits.fail(f"there is no app at {app!r}", hint="give the folder that it was made with", code=exits.UNAVAILABLE)
     positional, named = _arguments(args)
     job = send_by_name(opened, task, positional, named, queue=queue or DEFAULT_QUEUE, delay=delay,
-                       priority=priority)  # fmt: skip
+                       priority=priority, **options)  # fmt: skip
     try:
         if wait is None:
             terminal.print_line(job.id)

@@ -69,19 +69,22 @@ def show(root: click.Group, path: str | None = None) -> list[Setting]:
     for names, command in _commands(root, ()):
         for option in _options(command):
             key = ".".join((*names, shown(option)))
-            variable = key.replace(".", "_").upper()
-            variable = f"{PREFIX}_{variable}"
+            variable = f"{PREFIX}_{key}".replace(".", "_").replace("-", "_").upper()
             if os.environ.get(variable) and option.param_type_name == "option":
                 settings.append(Setting(key, os.environ[variable], f"environment {variable}"))
             else:
                 value, origin = found.get(".".join((*names, str(option.name))), (_default(option), "default"))
-                settings.append(Setting(key, value, origin))
+                # An argument can be set, as `run`'s app is, but nobody wants to read of all that are not.
+                if option.param_type_name == "option" or origin != "default":
+                    settings.append(Setting(key, value, origin))
     return settings
 
 
 def _default(option: click.Parameter) -> Any:
     """None where click has a mark of its own for "nothing"."""
     value = option.default
+    if getattr(option, "is_flag", False):
+        return bool(value is True)
     return value if isinstance(value, str | int | float | list | tuple) else None
 
 
@@ -138,16 +141,16 @@ def _checked_options(command: Any, given: dict[str, Any], file: str, above: tupl
     names = {shown(option): name for name, option in known.items()}
     checked = {}
     for key, value in given.items():
-        if key.replace("-", "_") not in names:
+        if key.replace("_", "-") not in names:
             _refuse(key, list(names), file, above)
-        checked[names[key.replace("-", "_")]] = value
+        checked[names[key.replace("_", "-")]] = value
     return checked
 
 
 def shown(option: click.Parameter) -> str:
     """What the command line calls it."""
     longest = max(option.opts, key=len) if option.param_type_name == "option" else str(option.name)
-    return longest.lstrip("-").replace("-", "_")
+    return longest.lstrip("-").replace("_", "-")
 
 
 def _refuse(key: str, known: list[str], file: str, above: tuple[str, ...]) -> None:

@@ -98,6 +98,7 @@ def queue_cells(queue: QueueStatus) -> dict[str, str]:
         "held": _unless_zero(queue.held),
         "dead": _unless_zero(stats.dead),
         "quarantined": _unless_zero(stats.quarantined),
+        "urgent": ", ".join(f"{level}: {one.ready:,}" for level, one in queue.priorities.items() if one.ready),
         "state": "paused" if queue.paused else "",
         "size": terminal.human_size(stats.ready_bytes),
     }
@@ -106,6 +107,7 @@ def queue_cells(queue: QueueStatus) -> dict[str, str]:
 def _worker_cells(worker: WorkerStatus, several: bool) -> dict[str, str]:
     now = time.time()
     busy = worker.task and worker.since
+    others = f" and {len(worker.running) - 1} more" if len(worker.running) > 1 else ""
     return {
         "worker": f"{worker.role}[{worker.index}]",
         "pid": str(worker.pid) if worker.pid else "",
@@ -116,7 +118,7 @@ def _worker_cells(worker: WorkerStatus, several: bool) -> dict[str, str]:
         "failed": _unless_zero(worker.failed),
         "retried": _unless_zero(worker.retried),
         "up": terminal.human_time(max(0.0, now - worker.started)) if worker.alive else "",
-        "job": f"{worker.task} {worker.job}".strip() if busy else "",
+        "job": f"{worker.task} {worker.job}".strip() + others if busy else "",
         "for": terminal.human_time(max(0.0, now - worker.since)) if busy and worker.since else "",
         "progress": _progress(worker),
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -44,14 +45,14 @@ def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def queue_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("queue", required=False, shell_complete=_complete_queue)(command)
+    return click.argument("queue", required=False, shell_complete=complete_queue)(command)
 
 
 def queue_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--queue", metavar="NAME", help=help, shell_complete=_complete_queue)
+    return click.option("--queue", metavar="NAME", help=help, shell_complete=complete_queue)
 
 
-def _complete_queue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_queue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names of the queues of the app that the line names before."""
     # Behind `--queue`, whose value is still missing, the words before have not been given their names.
     home = _home(str(ctx.params.get("target") or ctx.params.get("app") or next(iter(ctx.args), "")))
@@ -128,18 +129,27 @@ def _regex(text: str | None, ignore_case: bool) -> re.Pattern[str] | None:
 
 
 def find_rows(
-    target: str, queue: str | None, wanted: Wanted | Undated, *states: State
+    target: str, queue: str | None, wanted: Wanted | Undated, *states: State | Literal["held"]
 ) -> Iterator[tuple[str, Queue, Iterator[Found]]]:
     """For each queue of `target`, or the one that is named: its name, itself, open, and the rows in it that are wanted."""
-    from ..workers.finding import find
+    from ..workers.app import App
+    from ..workers.finding import find, find_held
 
     queues = find_queues(target)
     if queue is not None and queue not in dict(queues):
         exits.fail(f"{target!r} has no queue {queue!r}", hint=f"it has: {', '.join(dict(queues))}", code=exits.USAGE)
-    for name, url in queues:
-        if queue in (None, name):
-            with open_existing(url) as opened:
-                yield name, opened, find(opened, name, wanted, *states)
+    app = App(target) if "held" in states and _single_queue(target) is None else None
+    stored = [state for state in states if state != "held"]
+    try:
+        for name, url in queues:
+            if queue in (None, name):
+                with open_existing(url) as opened:
+                    rows = find(opened, name, wanted, *stored) if stored else ()
+                    held = find_held(app, name, wanted) if app is not None else ()
+                    yield name, opened, itertools.chain(rows, held)
+    finally:
+        if app is not None:
+            app.close()
 
 
 def find_queues(target: str) -> list[tuple[str, str]]:

@@ -47,13 +47,21 @@ def top(app: str, interval: float) -> None:
     watcher.look()  # what is wrong with APP is told before the screen is taken
     locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "25")
-    try:
-        curses.setupterm()
-    except curses.error as error:
-        hint = "set TERM to what the terminal is, such as xterm-256color"
-        exits.fail(f"this terminal can not show it: {error}", hint=hint, code=exits.USAGE)
+    _require_screen()
     with _screen() as screen:
         _Top(screen, watcher, app, interval).run()
+
+
+def _require_screen() -> None:
+    """End the command if the terminal is one on which a cursor can not be moved: curses would end the process."""
+    try:
+        curses.setupterm()
+        why = "" if curses.tigetstr("cup") else f"a {os.environ.get('TERM')!r} terminal can not move its cursor"
+    except curses.error as error:
+        why = str(error)
+    if why:
+        hint = "set TERM to what the terminal is, such as xterm-256color"
+        exits.fail(f"this terminal can not show it: {why}", hint=hint, code=exits.USAGE)
 
 
 @contextlib.contextmanager
@@ -99,7 +107,7 @@ class _Top:
                 key = ""  # nobody has pressed one
             if key == "q" and self._view.typing is None and not self._view.page:
                 return
-            if key:
+            if key and key != curses.KEY_RESIZE:
                 self._press(key, picture)
             if not key or time.monotonic() >= due:
                 picture, due = self._watcher.look(), time.monotonic() + self._interval
@@ -108,7 +116,8 @@ class _Top:
         rows, columns = self._screen.getmaxyx()
         self._screen.erase()
         for number, line in enumerate(draw(picture, self._view, columns, rows)):
-            self._screen.addstr(number, 0, line.text, _STYLES[line.style])
+            with contextlib.suppress(curses.error):  # the terminal has just become smaller
+                self._screen.addstr(number, 0, line.text, _STYLES[line.style])
         self._screen.refresh()
 
     # -- keys
@@ -201,14 +210,17 @@ class _Top:
         return ", ".join(f"{it.fields['processes']} processes for {it.fields['role']}" for it in answers)
 
     def _details(self, process: ProcessStatus) -> list[str]:
+        """Everything that the process runs: what `queue show` says of it, and for how long."""
         from .find_commands import details
         from .targets import find_rows, wanted
 
         lines = [f"{process.role}[{process.index}]  pid {process.pid}", ""]
-        if not process.job:
-            return [*lines, "it runs no job at this moment"]
-        lines += [f"task      {process.task}", f"for       {terminal.human_time(time.time() - (process.since or 0.0))}"]
-        for _, _, rows in find_rows(self._app, None, wanted((process.job,)), "claimed"):
-            for found in rows:
-                lines += [f"{name:<9} {value}" for name, value in details(found).items() if name != "task"]
+        jobs = {it.job: it for it in process.running}
+        found = (row for _, _, rows in find_rows(self._app, None, wanted(tuple(jobs)), "claimed") for row in rows)
+        for row in found if jobs else ():
+            since = jobs[row.job or row.id].since
+            lines += [f"{name:<9} {value}" for name, value in details(row).items()]
+            lines += [f"{'for':<9} {terminal.human_time(max(0.0, time.time() - since))}", ""]
+        if not lines[2:]:  # a batch of rows, or a job that has just ended
+            lines += [f"{it.task} {it.job}" for it in process.running] or ["it runs nothing at this moment"]
         return [*lines, "", "any key goes back"]

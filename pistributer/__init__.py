@@ -6,6 +6,7 @@ release 0.2.0 (`Pistributer`, `PistributerTxt`, `PistributerSqlite`) are here to
 
 The house, from top to bottom. A module imports from its own room and from lower floors, never upwards or sideways:
 
+    testing    for the tests of users: apps without processes, a clock, real pools
     cli        commands: parse, call one function, print
     workers    tasks, apps, the supervisor, producers, consumers, stress runs
     queues     the queue contract and its drivers, durable queues, the classic channels

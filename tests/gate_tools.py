@@ -16,15 +16,17 @@ from pistributer.workers import board, loop
 from pistributer.workers.board import Desk
 from pistributer.workers.calling import Caller
 from pistributer.workers.lanes import Lanes
+from pistributer.workers.pages import Page
 from pistributer.workers.pools import Pool
-from pistributer.workers.worker import TaskLoop
+from pistributer.workers.progress import Reports
+from pistributer.workers.worker import Logs, TaskLoop
 
 
 class _Leash:
     """As much of a supervised child as a loop needs: it stops when its queue is empty."""
 
     jobs_left = None
-    role, index = "worker default", 0
+    role, index, jobs_left = "worker default", 0, None
 
     def __init__(self) -> None:
         self.stopped = False
@@ -41,7 +43,8 @@ def work(app: App, *, until: Callable[[], bool] = lambda: True, ready_only: bool
     os.makedirs(app.home.run, exist_ok=True)
     path = os.path.join(app.home.run, f"board-{os.getpid()}")
     board.create(path, 1)
-    leash, log, before = _Leash(), app.open_result_log(), signal.getsignal(signal.SIGURG)
+    logs = Logs(app, Reports(Page(f"{path}.0", fresh=True)))
+    leash, before = _Leash(), signal.getsignal(signal.SIGURG)
 
     class Loop(TaskLoop):
         def idle(self) -> None:
@@ -50,14 +53,14 @@ def work(app: App, *, until: Callable[[], bool] = lambda: True, ready_only: bool
             left = next(app.queue().scan("ready", *(() if ready_only else ("delayed",))), None)
             leash.stopped = left is None and not app.gate.held() and until()
 
-    worker = Loop(leash, app, Lanes(app, Pool("default")), Desk(path, 0), Caller(), log)  # type: ignore[arg-type]
+    worker = Loop(leash, app, Lanes(app, Pool("default")), Desk(path, 0), Caller(), logs)  # type: ignore[arg-type]
     try:
         with mock.patch.object(loop, "WAIT", 0.002):
             worker.run()
         worker.idle()
     finally:
         signal.signal(signal.SIGURG, before)
-        log.close()
+        logs.close()
 
 
 def tickets(app: App) -> list[tuple[Any, ...]]:

@@ -112,6 +112,8 @@ def test_config_show_tells_each_value_and_its_origin(folder: Path) -> None:
     assert "run.processes = 3" in table
     assert "pyproject.toml" in table
     everything = {it["key"]: it for it in json.loads(invoke("config", "show", "--all", "--json").stdout)}
+    assert "run.app" not in everything
+    assert everything["run.until-empty"]["value"] is False
     assert everything["top.interval"] == {"key": "top.interval", "value": 1.0, "origin": "default"}
 
 
@@ -143,6 +145,7 @@ def test_commands_options_and_queue_names_are_completed(folder: Path) -> None:
     assert "--state" in completed("pistributer queue peek --", 3)
     assert completed("pistributer queue peek jobs em", 4) == ["emails"]
     assert completed("pistributer dead ls jobs --queue ", 5) == ["emails", "thumbs"]
+    assert completed("pistributer pause jobs th", 3) == ["thumbs"]
 
 
 # -- colour

@@ -76,6 +76,18 @@ def test_grep_looks_into_every_state_and_queue(app: App) -> None:
     assert {row["state"] for row in found} == {"ready", "delayed", "dead"}
 
 
+def test_jobs_that_wait_for_their_key_are_found_though_no_queue_has_them(app: App) -> None:
+    book = app.task(name="book", key="account")(lambda account, cents: None)
+    jobs = [book.options(priority=n).send("alice", 1000 + n) for n in range(3)]
+    app.close()
+    lines = invoke("queue", "grep", app.url, "alice").stdout.splitlines()
+    assert [line.split(":")[1:3] for line in lines] == [
+        ["ready", jobs[0].id], ["held", jobs[1].id], ["held", jobs[2].id],
+    ]  # fmt: skip
+    assert "1002" in invoke("queue", "show", app.url, jobs[2].id).stdout
+    assert invoke("queue", "grep", app.url, "alice", "--state", "held", "--count").stdout == "2\n"
+
+
 def test_grep_that_finds_nothing_says_so_by_its_exit_code(app: App) -> None:
     assert invoke("queue", "grep", app.url, "nothing like it").exit_code == exits.FAILURE
     bad = invoke("queue", "grep", app.url, "(")

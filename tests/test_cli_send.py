@@ -54,6 +54,18 @@ def test_another_queue_and_a_delay(folder: Path) -> None:
     app.close()
 
 
+def test_a_key_an_id_and_tags(folder: Path) -> None:
+    ids = [
+        invoke("send", folder, "charge", 7, "--key", "ann", "--idempotency-id", "order-17", "--tag", "eu").stdout
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    message = sent(folder)
+    assert (message["key"], message["tags"], message["ticket"]) == ("ann", ["eu"], 1)
+    assert invoke("send", folder, "charge", 8, "--key", "ann").exit_code == exits.OK
+    assert sent(folder) == message, "the second waits for the first"
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -166,6 +166,11 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._mine, keys.encode())
 
+    def resize(self, rows: int, columns: int) -> None:
+        self.screen.resize(rows, columns)
+        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
     def ends(self) -> int:
         """How it ended, with the terminal as it was."""
         wait_for(lambda: self.process.poll() is not None, self.read)
@@ -300,8 +305,21 @@ def test_without_a_terminal_there_is_ps(running: Pool) -> None:
     assert "pistributer ps" in told.stderr
 
 
-def test_a_terminal_that_can_not_move_its_cursor_is_told(running: Pool) -> None:
-    with Terminal(running.app.url, TERM="no-such-terminal") as terminal:
+def test_a_terminal_that_changes_its_size_is_drawn_anew(running: Pool) -> None:
+    with Terminal(running.app.url) as terminal:
+        terminal.sees("consumer take")
+        terminal.press("?")
+        terminal.sees("call the job of the process off")
+        terminal.resize(10, 40)
+        terminal.sees("q          quit", "q quit  j/k move")  # the page stays, and the last line is the last
+        assert terminal.screen.display[9].startswith("q quit")
+        terminal.press(" q")
+        assert terminal.ends() == exits.OK
+
+
+@pytest.mark.parametrize("kind", ["no-such-terminal", "dumb"])
+def test_a_terminal_that_can_not_move_its_cursor_is_told(running: Pool, kind: str) -> None:
+    with Terminal(running.app.url, TERM=kind) as terminal:
         wait_for(lambda: terminal.process.poll() is not None, terminal.read)
         terminal.read()
         assert terminal.process.returncode == exits.USAGE

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -128,6 +131,25 @@ def test_rerun_runs_a_job_here_and_leaves_everything_as_it_is(ran: tuple[App, di
     assert gone.exit_code == exits.FAILURE
     assert "jobs that are done are gone" in gone.stderr
     app.close()
+
+
+def test_rerun_starts_the_debugger_where_the_task_raised(ran: tuple[App, dict[str, str]]) -> None:
+    app, ids = ran
+    assert "--pdb needs a terminal" in invoke("rerun", ids["double"], app.url, "--pdb").stderr
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = ["-m", "pistributer", "rerun", ids["double"], app.url, "--pdb"]
+        os.execve(sys.executable, [sys.executable, *command], environment())
+    said = b""
+    os.write(terminal, b"p n * 1000\nq\n")
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is left
+        while part := os.read(terminal, 4096):
+            said += part
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == exits.ITEMS_FAILED
+    assert b"21000" in said
+    assert b"rerun_command.py" not in said
 
 
 def test_tail_shows_what_ended_and_what_failed(ran: tuple[App, dict[str, str]]) -> None:

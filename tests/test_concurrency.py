@@ -197,7 +197,7 @@ def test_soft_limits(app: App, app_file: Path) -> None:
 
 
 def test_running_jobs_are_called_off_one_by_one(app: App, app_file: Path, tmp_path: Path) -> None:
-    with RunningApp(app_file, processes=1, threads=3, concurrency=3) as running:
+    with RunningApp(app_file, processes=1, threads=3, concurrency=3, grace=0.2) as running:
         jobs = {
             name: app.tasks[name[:-1]].send(name)
             for name in ("endless1", "endless2", "endless_await1", "endless_await2")
@@ -213,7 +213,6 @@ def test_running_jobs_are_called_off_one_by_one(app: App, app_file: Path, tmp_pa
         assert sorted(notes(tmp_path, "tidied")) == ["endless2", "endless_await1"]
         assert app.tasks["quick"].send(3).result(30) == 3
         assert (jobs["endless1"].status(), jobs["endless_await2"].status()) == ("running", "running")
-        running.signal(signal.SIGTERM)
         running.signal(signal.SIGTERM)
         running.outcome()
 

@@ -28,7 +28,7 @@ from pistributer.cli import exits
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Languages of blocks that show something instead of doing it.
-SHOWN = {"text", "json", "jsonl", "toml", "ini"}
+SHOWN = {"text", "json", "jsonl", "toml", "ini", "yaml", "dockerfile"}
 MARKERS = {"file", "exits", "output", "not run", "ci"}
 #: Seconds that a block may take.
 PATIENCE = 60

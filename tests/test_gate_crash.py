@@ -80,7 +80,7 @@ def work_scene(world: World, tell: Callable[[Any], None]) -> None:
 
 
 #: In CI, not before each statement: `PISTRIBUTER_SWEEP=full pytest tests/test_gate_crash.py` takes minutes.
-STEP = {"jsonl": 1, "sqlite": 1} if os.environ.get("PISTRIBUTER_SWEEP") == "full" else {"jsonl": 3, "sqlite": 7}
+STEP = {"jsonl": 1, "sqlite": 1} if os.environ.get("PISTRIBUTER_SWEEP") == "full" else {"jsonl": 5, "sqlite": 13}
 
 
 def every_death(scene: Scene, prepare: Callable[[int], World], step: int = 1) -> Iterator[tuple[World, list[Any]]]:
@@ -179,7 +179,7 @@ def test_a_sweep_that_is_killed_anywhere_loses_and_doubles_nothing(tmp_path: Pat
         for _ in range(3):
             world.app.gate.sweep()
 
-    for world, _ in every_death(scene, prepare):
+    for world, _ in every_death(scene, prepare, STEP["jsonl"]):
         work(world.app)
         assert Counter(what for _, what in world.runs()) == {"a0": 1, "b0": 1}
         world.app.close()
@@ -247,3 +247,23 @@ def test_a_row_that_is_tried_again_is_run_though_its_stub_was_left(tmp_path: Pat
     assert len(world.runs()) == 1
     assert world.app.queue().stats().dead == (state == 5)
     world.app.close()
+
+
+def test_a_full_queue_holds_up_its_own_jobs_only(tmp_path: Path) -> None:
+    app = App(tmp_path / "jobs", max_rows=1)
+    slow = app.task(name="slow", queue="slow", key="n")(lambda n: n)
+    fast = app.task(name="fast", queue="fast", key="n")(lambda n: n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.gate, "put", lambda *args, **kwargs: True)  # killed before each put
+        for n in range(5):
+            slow.send(n)
+        fast.send(1)
+    app.gate.sweep()
+    assert (app.queue("slow").stats().ready, app.queue("fast").stats().ready) == (1, 1)
+    for left in range(4, 0, -1):
+        assert app.gate.held("slow") == left
+        app.queue("slow").ack(app.queue("slow").claim(1))
+        app.gate.sweep()
+        app.gate.sweep()
+    assert (app.gate.held(), app.queue("slow").claim(1)[0].value["args"]) == (0, [4])
+    app.close()

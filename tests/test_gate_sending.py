@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pistributer import App, JobSkipped, RateLimit, errors
+from pistributer import App, Follower, JobSkipped, RateLimit, chain, chord, errors
 from pistributer.cli.root import pistributer
 from pistributer.workers.gate_rates import read_rate
-from pistributer.workers.messages import find_fault
+from pistributer.workers.messages import compose, find_fault
+from pistributer.workers.sending import send_by_name
 from pistributer.workers.status import read_status
 
 from .gate_tools import tickets, work
@@ -266,4 +267,58 @@ def test_the_command_purges_held_jobs_too(app: App) -> None:
     app.close()
     said = CliRunner().invoke(pistributer, ["queue", "purge", app.url, "--yes"])
     assert said.output == "purged 4 rows of default\n"
+    assert tickets(app) == []
+
+
+def test_what_waited_behind_a_job_that_could_not_be_put_goes_on(tmp_path: Path) -> None:
+    app = App(tmp_path / "jobs", max_row_bytes=300)
+    task = app.task(key="k", name="task", results=False)(lambda k, text: k)
+    with pytest.raises(errors.BadCall):
+        task.send_many([("a", "long" * 100), ("a", "behind it")])
+    assert tickets(app) == []
+    # Another sender comes in between: it waits behind the job that is about to fail.
+    put = app.gate.put
+    came: list[str] = []
+
+    def put_late(*args: Any, **kwargs: Any) -> None:
+        if not came:
+            came.append("other")
+            task.send("a", "other")
+        put(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.gate, "put", put_late)
+        with pytest.raises(errors.BadCall):
+            task.send("a", "long" * 100)
+    assert [state for _, state, _ in tickets(app)] == [1]
+    work(app)
+    assert (app.gate.held(), waiting(app)) == (0, [])
+    app.close()
+
+
+def test_a_callback_that_does_not_fit_fails(tmp_path: Path) -> None:
+    app = App(tmp_path / "jobs", max_row_bytes=400)
+    long = app.task(name="long")(lambda n: "x" * 200)
+    total = app.task(name="total")(lambda values: len(values))
+    job = chain(long.call(0), total.then()).send()
+    whole = chord([long.call(n) for n in range(3)], total.then()).send()
+    work(app)
+    assert job.result(timeout=5) == 200
+    with pytest.raises(errors.JobFailed, match="can not be put into default"):
+        whole.result(timeout=5)
+    assert tickets(app) == []
+    app.close()
+
+
+def test_arguments_that_give_no_key_end_in_the_dead_letters(app: App) -> None:
+    app.task(key="k", name="task")(lambda k: k)
+    app.task(key=lambda values: str(values[0]), name="first")(lambda values: values)
+    app.task(name="one")(lambda n: n)
+    by_name = send_by_name(app, "task", (), {}, queue=app.queue_names()[0])
+    whole = chord([app.tasks["one"].call(1)], Follower(app, "default", compose("first", (2,), {}))).send()
+    work(app)
+    with pytest.raises(errors.JobFailed, match="these arguments give no key"):
+        by_name.result(timeout=1)
+    with pytest.raises(errors.JobFailed, match="it could not be sent"):
+        whole.result(timeout=1)
     assert tickets(app) == []

@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 
 from pistributer import App, Attempt, Job, JobFailed, progress
+from pistributer.workers.deaths import Deaths
+from pistributer.workers.decisions import Say
 from pistributer.workers.history import HistoryLog, last_deaths, read_attempts
 from pistributer.workers.loading import load_app
+from pistributer.workers.oom import OomWatch
 from pistributer.workers.results import Finished
+from pistributer.workers.roles import Cause
 from pistributer.workers.run import run
 from tests.crashing import every_kill
 from tests.worker_tools import RunningApp, environment, notes, wait_for, write_app
@@ -79,6 +83,20 @@ async def walk(steps):
     return current_run().attempt
 
 @app.task
+def beside(number, steps):
+    for step in range(steps + 1):
+        progress(step, steps, f"I am {number}")
+        time.sleep(0.002)
+    return current_run().job_id
+
+@app.task
+async def wander(number, steps):
+    for step in range(steps + 1):
+        progress(step, steps, f"I am {number}")
+        await asyncio.sleep(0.002)
+    return current_run().job_id
+
+@app.task
 def hold():
     progress(1, 2, "half way")
     note("held")
@@ -105,9 +123,8 @@ def app(path: Path) -> Iterator[App]:
     app.close()
 
 
-def run_out(path: Path, said: list[str] | None = None) -> None:
-    told = [] if said is None else said
-    run(str(path), processes=1, until_empty=True, on_event=lambda it: told.append(it.text))
+def run_out(path: Path, said: list[Say] | None = None) -> None:
+    run(str(path), processes=1, until_empty=True, on_event=([] if said is None else said).append)
 
 
 def shape(attempts: list[Attempt]) -> list[tuple[int, str]]:
@@ -160,7 +177,7 @@ def dead_letter(app: App, job: Job[Any]) -> str:
 
 
 def test_poison_tells_how_it_kills(path: Path, app: App) -> None:
-    said: list[str] = []
+    said: list[Say] = []
     jobs = {name: app.tasks[name].send() for name in ("segfault", "leave", "killed", "hog", "stuck")}
     run_out(path, said)
     what = {name: [attempt.what for attempt in job.attempts()] for name, job in jobs.items()}
@@ -190,7 +207,9 @@ def test_poison_tells_how_it_kills(path: Path, app: App) -> None:
     assert "reached its hard time limit" in dead_letter(app, jobs["stuck"])
     with pytest.raises(JobFailed, match="SIGKILL"):
         jobs["killed"].result(1)
-    assert any("was killed by SIGSEGV" in text for text in said)
+    crash = next(it for it in said if "was killed by SIGSEGV" in it.text)
+    assert crash.cause is not None
+    assert "about to read address 0" in crash.cause.log
     if killed.peak_bytes is not None:  # where /proc tells
         assert 1_000_000 < killed.peak_bytes < 1_000_000_000
         assert "peak memory" in dead_letter(app, jobs["killed"])
@@ -327,6 +346,32 @@ def test_progress_is_seen_while_a_job_runs_and_after(path: Path, app: App, tmp_p
     # The next run begins with empty pages; the history remembers.
     run_out(path)
     assert getattr(job.progress(), "done", None) == 2
+
+
+def test_jobs_that_run_at_once_do_not_mix_up_their_progress(path: Path, app: App) -> None:
+    jobs = [app.tasks[name].send(number, 40 + number) for number in range(6) for name in ("beside", "wander")]
+    run(str(path), processes=1, threads=4, concurrency=4, until_empty=True, on_event=lambda said: None)
+    for place, job in enumerate(jobs):
+        said, number = job.progress(), place // 2
+        assert said is not None
+        assert (said.done, said.total, said.text) == (40 + number, 40 + number, f"I am {number}")
+        assert job.result(1) == job.id
+    lines = [line for log in Path(app.home.history).glob("*.jsonl") for line in log.read_text().splitlines()]
+    assert len(lines) == len(jobs)  # one for each, however often a neighbour was settled meanwhile
+
+
+def test_the_cause_names_the_kernel_if_it_was_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OomWatch, "verdict", lambda self, pid: "yes" if pid == 42 else "perhaps")
+    deaths = Deaths(str(tmp_path / "board"), HistoryLog(str(tmp_path)))
+    killed = Cause("signal", signal.SIGKILL)
+    assert str(deaths.examine(0, [], killed, 42)).startswith(
+        "was killed by SIGKILL of the kernel, which was out of memory"
+    )
+    assert "perhaps of the kernel" in str(deaths.examine(0, [], killed, 41))
+    assert "kernel" not in str(deaths.examine(0, [], killed, 42, "was killed because it took too long"))
+    assert "kernel" not in str(deaths.examine(0, [], Cause("exit", 1), 42))
+    assert deaths.examine(0, [], Cause("finished"), 42) == Cause("finished")
+    deaths.close()
 
 
 def test_progress_outside_of_a_worker_does_nothing() -> None:

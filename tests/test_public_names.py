@@ -114,6 +114,17 @@ def test_a_room_hands_on_its_public_names(room: str) -> None:
         _ = package.no_such_name
 
 
+def test_the_testing_kit_offers_these_names_and_needs_no_test_framework() -> None:
+    from pistributer import testing
+
+    assert sorted(testing.__all__) == ["Clock", "Pool", "Sent", "Stage", "eager", "memory", "pool"]
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, pistributer.testing; print('pytest' in sys.modules)"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout == "False\n"
+
+
 def loaded_by(statement: str) -> set[str]:
     """Names in sys.modules of a fresh interpreter after `statement`."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {statement}; print(*sys.modules)"

@@ -111,6 +111,35 @@ def test_cancelled_and_failed_jobs_of_a_lane(app: App, app_file: Path, tmp_path:
     whole.close()
 
 
+def test_producers_and_schedules_keep_to_the_lane_of_their_task(tmp_path: Path, url: str) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task(priority=3)
+        def tick(n):
+            note("ran", n)
+
+        @app.producer
+        def numbers(done):
+            for n in range(done or 0, 50):
+                yield tick.call(n), n + 1
+
+        app.schedule(tick, every=0.05, args=("tick",))
+        """,
+        url,
+    )
+    with RunningApp(path, processes=1):
+        wait_for(lambda: notes(tmp_path, "ran").count("tick") >= 2)
+        wait_for(lambda: len(notes(tmp_path, "ran")) >= 52)
+    app = load_app(str(path))
+    assert app.queue("default@3").sources().keys() == {"numbers", "schedule.tick"}
+    app.rewind("numbers", 48)
+    with RunningApp(path, processes=1):
+        wait_for(lambda: notes(tmp_path, "ran").count("49") == 2)
+    assert [n for n in notes(tmp_path, "ran") if n != "tick"] == [*map(str, range(50)), "48", "49"]
+    app.close()
+
+
 def test_a_strict_pool_of_two_queues(app: App, app_file: Path, tmp_path: Path) -> None:
     app.tasks["low"].send_many((n,) for n in range(3))
     app.tasks["mail"].send_many((n,) for n in range(3))

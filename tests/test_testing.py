@@ -26,6 +26,10 @@ from pistributer import (
     Snooze,
     TimeLimitExceeded,
     WorkError,
+    chain,
+    chord,
+    group,
+    progress,
 )
 from pistributer.testing import Stage, eager, memory
 
@@ -70,6 +74,21 @@ def test_an_async_task_runs_eagerly_from_plain_code_and_from_a_running_loop(app:
 
     assert double.send(3).result() == 6
     assert asyncio.run(main()) == 8
+
+
+def test_a_whole_stage_fits_into_a_running_loop(app: App) -> None:
+    double = app.task(name="double")(lambda n: 2 * n)
+
+    @app.task
+    async def half(n: int) -> float:
+        await asyncio.sleep(0)
+        return n / 2
+
+    async def main() -> tuple[int, float]:
+        with eager(app):
+            return await double.send(2), await half.send(2)
+
+    assert asyncio.run(main()) == (4, 1.0)
 
 
 def test_nothing_is_written_where_the_app_lives(app: App) -> None:
@@ -263,6 +282,21 @@ def test_rows_of_a_consumer_are_consumed(app: App, run: Stage) -> None:
     assert app.queue("others").stats().ready == 1
 
 
+def test_a_job_tells_its_attempts_and_its_progress(app: App, run: Stage) -> None:
+    @app.task(retries=1)
+    def flaky() -> None:
+        progress(1, 2, "half")
+        raise OSError("down")
+
+    job = flaky.send()
+    with pytest.raises(JobFailed):
+        job.result()
+    assert [(it.number, it.what, it.text) for it in job.attempts()] == [(1, "retried", "down"), (2, "failed", "down")]
+    told = job.progress()
+    assert told is not None
+    assert told.text == "half"
+
+
 def test_the_app_can_be_staged_again(app: App) -> None:
     task = app.task(name="task")(lambda: 1)
     for _ in range(2):
@@ -367,14 +401,20 @@ def test_time_does_not_go_back(box: Stage) -> None:
 def test_priorities_and_other_queues_are_minded(app: App, box: Stage) -> None:
     seen: list[str] = []
     note = app.task(name="note")(seen.append)
-    app.task(name="other", queue="other")(lambda: None)
     note.send("a")
     note.options(priority=7).send("b")
     note.options(queue="other").send("c")
-    assert [(it.queue, it.priority) for it in box.sent] == [("default", 0), ("default", 7), ("other", 0)]
-    assert len(box.waiting()) == 3
+    app.task(name="fail")(lambda: 1 / 0).options(priority=2).send()
+    assert [(it.queue, it.priority) for it in box.sent] == [
+        ("default", 0),
+        ("default", 7),
+        ("other", 0),
+        ("default", 2),
+    ]
+    assert len(box.waiting()) == 4
     box.run_due()
     assert seen == ["b", "a", "c"]
+    assert [(letter.queue, letter.task) for letter in box.dead()] == [("default", "fail")]
 
 
 def test_a_batch_that_waits_for_company_does_not_wait_here(app: App, run: Stage) -> None:
@@ -382,3 +422,62 @@ def test_a_batch_that_waits_for_company_does_not_wait_here(app: App, run: Stage)
     app.consumer("rows", batch=10, max_wait=60.0)(seen.append)
     app.queue("rows").put_many([1, 2])
     assert seen == [[1, 2]]
+
+
+def test_keys_uniqueness_and_followers_are_minded(app: App) -> None:
+    seen: list[str] = []
+
+    @app.task(key="name", unique="skip")
+    def note(name: str, text: str) -> str:
+        seen.append(text)
+        return text
+
+    @app.task
+    def shout(text: str) -> str:
+        return text.upper()
+
+    with memory(app) as box:
+        first = note.send("ann", "one")
+        note.send("ann", "two")
+        assert note.send("ann", "one").status() == "skipped"
+        assert [it.args[1] for it in box.waiting()] == ["one"]  # the other is held
+        box.run_until_empty()
+        assert (seen, first.result()) == (["one", "two"], "one")
+    with eager(app):
+        assert chain(note.call("bob", "three"), shout.then()).send().result() == "THREE"
+
+
+@pytest.mark.parametrize("mode", [eager, memory])
+def test_jobs_made_of_jobs_come_to_their_end(app: App, mode: Any) -> None:
+    length = app.task(name="length")(lambda text: len(text))
+    total = app.task(name="total")(lambda numbers: sum(numbers))
+    with mode(app) as stage:
+        several = group(length.call(text) for text in ("a", "bb")).send()
+        whole = chord((length.call(text) for text in ("a", "bb")), total.then()).send()
+        stage.run_until_empty()
+        assert (several.result(), whole.result()) == ([1, 2], 3)
+    with eager(app):
+        assert list(length.map(["a", "bb", "ccc"], window=2)) == [1, 2, 3]
+
+
+def test_a_rate_limit_goes_by_the_clock_of_the_test(app: App, box: Stage) -> None:
+    times: list[datetime] = []
+    tick = app.task(name="tick", rate_limit="1/m")(lambda: times.append(box.clock.datetime()))
+    tick.send_many([()] * 3)
+    box.run_due()
+    assert len(times) == 1
+    box.run_until_empty()
+    assert len(times) == 3
+    assert times[2] - times[0] >= timedelta(seconds=120)
+
+
+def test_a_task_may_send_with_a_key_and_wait(app: App, run: Stage) -> None:
+    @app.task(key="n")
+    def inner(n: int) -> int:
+        return n + 1
+
+    @app.task(key="n")
+    def outer(n: int) -> int:
+        return sum(inner.send(n).result() for _ in range(2))
+
+    assert outer.send(1).result() == 4

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pistributer.testing import pool
+from pistributer import App, JobFailed
+from pistributer.testing import eager, pool
 from pistributer.workers.loading import load_app
 from tests.worker_tools import environment, is_gone, notes, wait_for, write_app
 
@@ -55,7 +57,10 @@ def test_a_pool_runs_real_workers_in_a_folder_of_its_own(tmp_path: Path, driver:
     assert not (tmp_path / "jobs.db").exists()
 
 
-def test_what_a_pool_leaves_behind_fails_the_test_and_is_killed(tmp_path: Path) -> None:
+def test_what_a_pool_leaves_behind_fails_the_test_and_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pistributer.testing.pools._MOMENT", 1.0)
     app = load_app(str(write_app(tmp_path, TASKS)))
 
     def use() -> None:
@@ -126,3 +131,68 @@ def test_the_fixtures_of_the_plugin(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
     assert not (tmp_path / "shop").exists()
+
+
+ANSWERS = """
+from pistributer import Cancel, Retry, Snooze
+
+@app.task
+def echo(value):
+    return value
+
+@app.task(retries=2, retry_delay=0.01)
+async def fail(words):
+    raise ValueError(words)
+
+@app.task(retries=1, retry_delay=0.01, stop_on=KeyError)
+def stop():
+    raise KeyError("never again")
+
+@app.task(retries=1)
+def ask():
+    raise Retry("once more", after=0.01)
+
+@app.task
+def cancel():
+    raise Cancel("not wanted")
+
+@app.task
+def unfit():
+    return {1, 2}
+
+@app.task(soft_time_limit=0.05)
+def slow():
+    while True:
+        pass
+
+@app.task
+def leave():
+    raise SystemExit(3)
+"""
+
+
+def _answers(app: App) -> list[tuple[Any, ...]]:
+    """How each job ended, as its sender sees it."""
+    task = app.tasks
+    jobs = [
+        task["echo"].send(((1, 2), {"a": None})), task["fail"].send("no"), task["stop"].send(), task["ask"].send(),
+        task["cancel"].send(), task["unfit"].send(), task["slow"].send(), task["leave"].send(),
+    ]  # fmt: skip
+    found: list[tuple[Any, ...]] = []
+    for job in jobs:
+        try:
+            found.append((job.task, job.result(30), job.status()))
+        except JobFailed as error:
+            found.append((job.task, error.kind, error.text, error.attempts, job.status()))
+    dead = sorted((row.value["task"], row.attempt) for row in app.queue().scan("dead"))
+    return [*found, ("dead", dead)]
+
+
+def test_what_comes_of_a_job_is_the_same_played_and_for_real(tmp_path: Path) -> None:
+    app = load_app(str(write_app(tmp_path, ANSWERS)))
+    with eager(app):
+        played = _answers(app)
+    with pool(app):
+        assert _answers(app) == played
+    assert played[0] == ("echo", [[1, 2], {"a": None}], "done")
+    assert played[1] == ("fail", "ValueError", "no", 3, "failed")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from pistributer import App, Call, Job
+from pistributer import App, Call, Job, RateLimit, chain, chord, group
 from pistributer.testing import eager, memory
 
 app = App("jobs")
@@ -32,6 +32,11 @@ async def fetch(url: str) -> bytes:
 @app.task(soft_time_limit=3.0)
 async def count(url: str, *, most: int = 10) -> dict[str, int]:
     return {url: most}
+
+
+@app.task
+def longest(words: list[str]) -> int:
+    return max(map(len, words))
 
 
 # -- calling here
@@ -90,6 +95,31 @@ async def main() -> int:
     both: dict[str, int] = count("https://example.org")  # wrong
     return value + len(raw) + len(counts) + len(both)
 
+
+# -- keys, rates and compositions
+
+
+@app.task(key="user", unique="join", unique_key=lambda user, n: n, rate_limit=RateLimit(10), tags=["a"], results=60.0)
+def mark(user: str, n: int) -> bytes:
+    return b""
+
+
+@app.task(unique="once")  # wrong
+def mark_once(user: str) -> None: ...
+
+
+mark.options(key="a", idempotency_id="b", unique="replace", tags=["c"]).send("a", 1)
+mark.options(key=1)  # wrong
+doubled: Call[int] = chain(add.call(1), add.then(2), add.then(b=3))
+digest: bytes = chain(join.call("a"), mark.then(2)).send().result()
+chain(join.call("a"), mark.then("2"))  # wrong
+chain(join.call("a"), mark.then(2)).send().result().hex(1, 2, 3)  # wrong
+sums: list[int] = group(add.call(n) for n in range(3)).send().result()
+words_of: list[str] = group(add.call(n) for n in range(3)).send().result()  # wrong
+size: int = chord([join.call("a")], longest.then()).send().result()
+size_text: str = chord([join.call("a")], longest.then()).send().result()  # wrong
+mapped: Iterator[int] = add.map(range(3), window=2)
+mapped_text: Iterator[str] = add.map(range(3))  # wrong
 
 # -- testing
 

@@ -127,6 +127,7 @@ class RunningApp:
 
 
 def _main(app: str, options: str) -> None:
+    from pistributer.workers.pools import parse_pool
     from pistributer.workers.run import run
 
     said: list[str] = []
@@ -139,6 +140,9 @@ def _main(app: str, options: str) -> None:
         wanted["pools"] = [Pool(**pool) for pool in wanted["pools"]]
     if isinstance(wanted.get("processes"), list):
         wanted["processes"] = tuple(wanted["processes"])  # JSON has none
+
+    if "pools" in wanted:
+        wanted["pools"] = [parse_pool(text) for text in wanted["pools"]]  # as on the command line
 
     def hear(told: Say) -> None:
         said.append(told.action)

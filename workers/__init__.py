@@ -10,10 +10,10 @@
     retries, cancelling            what becomes of a job that failed or was called off
     gate, gate_*                   keys, uniqueness, ids and rates: who may go on, and what follows from an end
     composition, skipped           jobs made of jobs; the handle on one that was not sent
-    sending, dead                  for those who have the folder but not the code
+    sending, dead, finding, copying, moments   for those who have the folder but not the code
     supervisor, decisions          the rim that makes processes, and the pure function that decides
     child, roles                   a process as the supervisor, and as its own code, sees it
-    status, board, pages, gauge    what a run tells about itself
+    status, watching, board, pages, gauge    what a run tells about itself
     plan, crew, pools, lanes       what a run is made of, and which worker takes from where
     runs, turns                    several supervisors beside each other
     control, control_server, run_control, sockets   controlling a run from elsewhere
@@ -22,6 +22,7 @@
     history, segment_log, life, tail   what happened to each job; the log that results and histories are kept in
     deaths, oom, last_words        how a worker died
     progress, rerun                the run that a task is part of; running a recorded job again
+    stand_in                       the seam at which a test puts something else in the place of folders and processes
     stress, stress_*, ledger       the stress run and its independent judge
 
 Public names are handed on by `pistributer` itself; nothing is imported here.

@@ -146,7 +146,7 @@ class App:
         self._queues: dict[str, Queue] = {}
         self._opening = threading.Lock()
         #: What jobs with keys and the like go through.
-        self.gate = Gate(self, durable=sync in ("each", "group"))
+        self.gate = self._make_gate()
         #: The module in which it was made: where worker processes find it (loading.py).
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")
 
@@ -419,7 +419,10 @@ class App:
 
     def name_of(self, queue: Queue) -> str:
         """The name by which `queue` gave this queue, or lane."""
-        return next(name for name, opened in self._queues.items() if opened is queue)
+        return next(name for name, opened in self._queues.items() if opened.url == queue.url)
+
+    def _make_gate(self) -> Gate:
+        return Gate(self, durable=self._options["sync"] in ("each", "group"))
 
     def queue_names(self) -> list[str]:
         """The queues that tasks, producers and consumers name, and those that exist, sorted."""
@@ -491,7 +494,9 @@ class App:
         """Live elsewhere from now on, in this process. Nothing is copied. For `pistributer.testing`."""
         self.close()
         self.home, self.url = home, home.url
+        self.gate = Gate(self, durable=self._options["sync"] in ("each", "group"))
         self.result_store, self.stand_in = results, stand_in
+        self.gate = self._make_gate()
         self.__dict__.pop("results", None)  # the cached property
 
     def close(self) -> None:

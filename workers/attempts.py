@@ -16,6 +16,7 @@ An attempt is interrupted once at most.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -47,8 +48,8 @@ class Attempt:
         self.desk = desk
         self._loop = loop
         self._is_async = ready.is_async
-        #: When its soft time limit is reached, by the monotonic clock; None: never, or asyncio minds it.
-        self.soft_deadline: float | None = None
+        #: When its soft time limit is reached, by the monotonic clock, if the main thread minds that.
+        self.soft_deadline = math.inf
         #: What a hook raised after the task had failed. The process can not go on.
         self.fatal: BaseException | None = None
         self._thread = 0

@@ -7,9 +7,9 @@ time: none of them runs on the event loop.
     in the main thread         on_start, on_claim, on_retry, on_dead, on_stop
     in the attempt's thread    wrappers, before_run, after_run, on_failure: several at once, so they must be safe for threads
 
-Rows are claimed as there are threads for them. What kind of task a row needs is known only once it is claimed, so a few
-may wait here for a thread of their kind; nothing is claimed meanwhile, and what waits is not begun: it goes back, uncounted,
-when the process leaves or dies.
+Rows are claimed as there are threads for them. What kind of task a row needs is known only once it is claimed, so one may wait
+here for a thread of its kind; nothing is claimed meanwhile. It is not begun: it goes back, uncounted, when the process leaves
+or dies.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
 
 from pistributer.queues.contract import Item, Queue
 
@@ -58,6 +58,8 @@ class ConcurrentLoop(TaskLoop):
         self._ended: deque[Attempt] = deque()
         self._bell = _Bell()
         self._running: set[Attempt] = set()
+        #: Those whose soft time limit this thread minds.
+        self._limited: set[Attempt] = set()
         #: Plain functions, coroutines.
         self._crews = (_Crew(pool.threads or 1, self._note_end), _Crew(pool.concurrency or 1, self._note_end))
         #: Which of the two the app's tasks need; by it, how many rows are worth claiming.
@@ -89,8 +91,9 @@ class ConcurrentLoop(TaskLoop):
 
     def _claim(self) -> bool:
         """Claim as many rows as there are threads for. False if there are none of either."""
-        free = max(crew.free for crew in self._needed)
-        items = self.lanes.claim(free, 0.0) if free else []
+        free = [crew.free for crew in self._needed]
+        # While one crew is busy, rows for the other are looked for one by one: the first that does not fit waits.
+        items = self.lanes.claim(max(1, min(free)), 0.0) if any(free) else []
         if items:
             self.before_batch()
             for item in items:
@@ -122,6 +125,7 @@ class ConcurrentLoop(TaskLoop):
         attempt = Attempt(self.queue, item, run, ready, desk, self._shared_loop)
         if ready.task.soft_time_limit is not None and not ready.is_async:
             attempt.soft_deadline = time.monotonic() + ready.task.soft_time_limit
+            self._limited.add(attempt)
         self._running.add(attempt)
         run.begun = time.perf_counter()
         desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
@@ -141,28 +145,31 @@ class ConcurrentLoop(TaskLoop):
         self._bell.ring()
 
     def _settle_ended(self) -> None:
+        fatal: BaseException | None = None
         while self._ended:
             attempt = self._ended.popleft()
             self._running.discard(attempt)
+            self._limited.discard(attempt)
             self._crews[attempt.ready.is_async].busy -= 1
             self._desks.append(attempt.desk)
-            if attempt.fatal is not None:
-                raise attempt.fatal
             self._turn_to(attempt.queue)
-            if attempt.run.error is None:
+            if attempt.fatal is not None:
+                fatal = attempt.fatal
+            elif attempt.run.error is None:
                 self.finish(attempt.item)
             else:
                 self.end_failed(attempt.ready, attempt.item, attempt.run, attempt.run.error)
         self.settle()
+        if fatal is not None:
+            raise fatal
 
     def _sleep(self, seconds: float) -> None:
         """Until a job ends, a time limit is reached or, if there is a thread for it, a row may be there."""
         with self._bell:
             if self._ended:
                 return
-            now = time.monotonic()
-            nearest = min((attempt.soft_deadline or math.inf for attempt in self._running), default=math.inf)
-            seconds = max(0.0, min(seconds, nearest - now))
+            nearest = min((attempt.soft_deadline for attempt in self._limited), default=math.inf)
+            seconds = max(0.0, min(seconds, nearest - time.monotonic()))
             listening = not self.child.stop_requested() and not any(crew.waiting for crew in self._crews)
             if listening and any(crew.free for crew in self._needed):
                 self.lanes.sleep(seconds, [self._bell.fd])
@@ -172,13 +179,11 @@ class ConcurrentLoop(TaskLoop):
 
     def _mind_limits(self) -> None:
         now = time.monotonic()
-        for attempt in self._running:
-            if attempt.soft_deadline is not None and attempt.soft_deadline <= now:
-                attempt.soft_deadline = None
-                attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
+        for attempt in [attempt for attempt in self._limited if attempt.soft_deadline <= now]:
+            self._limited.discard(attempt)
+            attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
 
-    def interrupt(self, number: int, frame: object) -> None:
-        """Some of these jobs were called off while they ran."""
+    def interrupted(self) -> None:
         called_off = self._called_off.read()
         for attempt in list(self._running):
             if attempt.run.job_id in called_off:
@@ -198,7 +203,7 @@ _CalledOff.__name__ = _CalledOff.__qualname__ = Cancel.__name__
 class _Crew:
     """Threads that make attempts of one kind, started as they are needed."""
 
-    def __init__(self, size: int, note_end: Any) -> None:
+    def __init__(self, size: int, note_end: Callable[[Attempt], None]) -> None:
         self._size = size
         self._note_end = note_end
         self._inbox: SimpleQueue[Attempt | None] = SimpleQueue()

@@ -173,6 +173,7 @@ def consume(child: Child, source: str, url: str, name: str, board: str, slot: in
     loop = kind(child, consumer, lanes, Desk(board, slot + child.index), caller, app.home.history)
     for hook in app.hooks:
         hook.on_start(child.role)
+    loop.listen()
     child.ready()
     try:
         loop.run()

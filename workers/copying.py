@@ -76,9 +76,8 @@ def copy_queue(
         raise ValueError("what is copied into memory can not be gone on with")
     with to.source(SOURCE) as source:
         path = plan_path(to)
-        if _find_end(path) is None:
-            _write_plan(path, queue, states, new_id() if again else "")
-        done = _carry_out(path, queue, to, source, progress)
+        plan = _find_end(path) or _write_plan(path, queue, states, new_id() if again else "")
+        done = _carry_out(path, plan, queue, to, source, progress)
         os.unlink(path)
         return done
 
@@ -96,7 +95,8 @@ def is_under_way(to: Queue) -> bool:
 # -- the plan
 
 
-def _write_plan(path: str, queue: Queue, states: Sequence[State], salt: str) -> None:
+def _write_plan(path: str, queue: Queue, states: Sequence[State], salt: str) -> str:
+    """Write it down, durably, and return its name."""
     seen: set[str] = set()
     name = hashlib.sha256(f"{queue.url}\n{salt}\n".encode())
     with RecordWriter(path) as writer:
@@ -106,8 +106,10 @@ def _write_plan(path: str, queue: Queue, states: Sequence[State], salt: str) -> 
                 seen.add(row.id)
                 name.update(f"{row.id}\n".encode())
                 writer.write_record(orjson.dumps({"value": row.value, "due": row.due}))
-        writer.write_record(orjson.dumps({"plan": name.hexdigest()[:24]}))
+        plan = name.hexdigest()[:24]
+        writer.write_record(orjson.dumps({"plan": plan}))
         writer.sync()
+    return plan
 
 
 def _find_end(path: str) -> str | None:
@@ -130,7 +132,7 @@ def _read(path: str) -> Iterator[dict[str, Any]]:
 # -- carrying it out
 
 
-def _carry_out(path: str, queue: Queue, to: Queue, source: Source, progress: Progress | None) -> Copied:
+def _carry_out(path: str, plan: str, queue: Queue, to: Queue, source: Source, progress: Progress | None) -> Copied:
     records = _read(path)
     head = next(records)
     if head["from"] != queue.url:
@@ -138,7 +140,6 @@ def _carry_out(path: str, queue: Queue, to: Queue, source: Source, progress: Pro
             f"a copy of {head['from']} into {to.url} was begun and has not ended",
             hint=f"start that one again, or delete {path!r} to leave it as it is",
         )
-    plan = _find_end(path)
     before, doubtful = _position(source, plan)
     copy = _Copy(to, source, plan, before, progress)
     rows = (record for record in islice(records, before, None) if "value" in record)
@@ -151,7 +152,7 @@ def _carry_out(path: str, queue: Queue, to: Queue, source: Source, progress: Pro
 
 
 class _Copy:
-    def __init__(self, to: Queue, source: Source, plan: str | None, done: int, progress: Progress | None) -> None:
+    def __init__(self, to: Queue, source: Source, plan: str, done: int, progress: Progress | None) -> None:
         self._to, self._source, self._plan, self._progress = to, source, plan, progress
         self.done = done
 
@@ -190,7 +191,7 @@ def _are_same(row: dict[str, Any], other: dict[str, Any]) -> bool:
     return bool(other["value"] == row["value"]) and due is not None and abs(due - row["due"]) < _SAME_TIME
 
 
-def _position(source: Source, plan: str | None) -> tuple[int, bool]:
+def _position(source: Source, plan: str) -> tuple[int, bool]:
     """How many rows of the plan are in, and whether the next one may be, too."""
     match source.checkpoint:
         case [found, int(done), *doing] if found == plan:

@@ -11,6 +11,7 @@ kernel's own figure is taken, if it is the largest of any child so far: the kern
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import sys
 import time
@@ -53,8 +54,12 @@ class Deaths:
             if 0.0 < slot.since < horizon and (peak := peak_memory(slot.pid)) is not None:
                 self._peaks[slot.pid] = peak
 
-    def examine(self, pid: int, cause: Cause, killed_for: str | None = None) -> Cause:
-        """All that can be known of how `pid` ended. Called for each child; `killed_for` says why we killed it, if we did."""
+    def examine(self, number: int, slots: list[Slot], cause: Cause, pid: int, killed_for: str | None = None) -> Cause:
+        """All that can be known of how child `number` ended, which was process `pid`. Called for each that ends.
+
+        slots       what it shows on the board
+        killed_for  why we killed it, if we did
+        """
         largest, before = _largest_child(), self._largest
         self._largest = largest
         seen = [self._peaks.pop(pid, 0), cause.peak_rss or 0, largest if largest > before else 0]
@@ -63,8 +68,18 @@ class Deaths:
         killed = cause.kind == "signal" and cause.code == _SIGKILL and killed_for is None
         return replace(
             cause, peak_rss=max(seen) or None, oom=self._oom.verdict(pid) if killed else "no",
-            text=killed_for or cause.text,
+            text=killed_for or cause.text, log=self._log_of(number, _since(slots, pid)),
         )  # fmt: skip
+
+    def _log_of(self, number: int, moment: float) -> str:
+        try:
+            page = Page(page_path(self._board, number))
+        except errors.StorageError:
+            return ""  # it died before it made one
+        try:
+            return logged_since(page, moment)
+        finally:
+            page.close()
 
     def note(self, number: int, worker: str, slot: Slot, cause: Cause, rows_of: str | None = None) -> None:
         """Add to the history of the job that child `number` was running, if it ran one, or of a row of the queue `rows_of`."""
@@ -95,6 +110,12 @@ class Deaths:
     def close(self) -> None:
         self._oom.close()
         self._history.close()
+
+
+def _since(slots: list[Slot], pid: int) -> float:
+    """When the child's longest job began, or the child itself; for one that never took its seat: never."""
+    own = [slot for slot in slots if slot.pid == pid]
+    return min((slot.since for slot in own if slot.since), default=own[0].started if own else math.inf)
 
 
 def describe(death: Death) -> str:

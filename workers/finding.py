@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pistributer.queues.contract import Queue, Row, State
 from pistributer.queues.rows import encode_json
+
+from .home import split_lane
+
+if TYPE_CHECKING:
+    from .app import App
 
 #: A row that is over: the state, and how `requeue` brings it back.
 OVER: tuple[State, ...] = ("dead", "retained")
@@ -24,7 +29,8 @@ class Found:
     queue: str
     #: Of the row in its queue.
     id: str
-    state: State
+    #: "held": it is in no queue, because it waits for others of its key.
+    state: State | Literal["held"]
     #: Of the job, and the name of its task; None for a row that is no task message.
     job: str | None
     task: str | None
@@ -103,6 +109,16 @@ def find(queue: Queue, name: str, wanted: Wanted | Undated, *states: State) -> I
     for row in queue.scan(*states):
         if row.state != "retained" or row.id not in elsewhere:
             found = describe(name, row)
+            if found in wanted:
+                yield found
+
+
+def find_held(app: App, name: str, wanted: Wanted | Undated) -> Iterator[Found]:
+    """The jobs for the queue `name` that wait for others of their key, if they are wanted."""
+    for lane, due, message in app.gate.parked_rows():
+        if split_lane(lane)[0] == name:
+            row = Row(message["id"], "ready", message, 0, due=due or None)
+            found = replace(describe(name, row), state="held")
             if found in wanted:
                 yield found
 

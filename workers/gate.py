@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from .app import App
+    from .result_dict import DictResults
+    from .results import ResultLog
 
 Unique = Literal["skip", "replace", "join"]
 
@@ -34,6 +35,11 @@ Unique = Literal["skip", "replace", "join"]
 _BATCH = 500
 #: Sweeps between two looks for tickets whose row is gone.
 _LOOK_FOR_LOST = 3
+#: … and between two times that old stubs are deleted.
+_FORGET_OLD = 3600
+
+#: The `kind` of JobFailed for a job that never began because one that it follows from failed.
+MEMBER_FAILED = "MemberFailed"
 
 _log = logging.getLogger("pistributer.gate")
 
@@ -60,6 +66,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Admitted:
+    parcel: Parcel
+    state: int
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A job that is in no queue: where it stands."""
 
@@ -73,8 +86,8 @@ class Gate:
     def __init__(self, app: App, *, durable: bool) -> None:
         self._app = app
         self.tickets = Tickets(app.home.folder, durable=durable)
-        #: (ticket, copy) that the sweep before this one saw; None: there was none.
-        self._seen: set[tuple[int, int]] | None = None
+        #: (ticket, copy) that the sweep before this one saw, and left as they were.
+        self._seen: set[tuple[int, int]] = set()
         self._lost: dict[str, set[tuple[int, int]]] = {}
         self._sweeps = 0
 
@@ -95,15 +108,16 @@ class Gate:
         timeout: float | None = None,
     ) -> Iterator[Answer]:
         """Admit jobs in order, in few transactions. Raises as `Queue.put_many`; what was admitted and not put is taken back."""
-        self._app.home.create()
+        if not self.tickets.is_open:
+            self._app.home.create()
         jobs = iter(jobs)
         while batch := list(itertools.islice(jobs, _BATCH)):
-            now = time.time()
+            now = self._app.now()
             due = now + delay if delay else 0.0
-            out: list[Parcel] = []
+            admitted: list[_Admitted] = []
             with self.tickets.database.transaction() as connection:
-                answers = [self._admit(connection, queue, message, due, wish, now, out) for message, wish in batch]
-            self._put_or_take_back(out, timeout)
+                answers = [self._admit(connection, queue, message, due, wish, now, admitted) for message, wish in batch]
+            self._put_or_take_back(admitted, timeout)
             yield from answers
 
     def send_calls(self, calls: Sequence[Call[Any]]) -> None:
@@ -132,23 +146,23 @@ class Gate:
     def send_chord(self, calls: Sequence[Call[Any]], callback: Follower[Any, Any]) -> None:
         """Admit all calls in one transaction, with the callback that the last of them to end will send."""
         self._app.home.create()
-        chord, now = new_id(), time.time()
-        out: list[Parcel] = []
+        chord, now = new_id(), self._app.now()
+        admitted: list[_Admitted] = []
         row = (chord, len(calls), callback.message["id"], callback.queue, encode_json(callback.message).decode())
         with self.tickets.database.transaction() as connection:
             connection.execute("INSERT INTO chords VALUES (?, ?, ?, ?, ?, NULL)", row)
             for place, call in enumerate(calls):
                 message = _as_member(call.message, [chord, place])
-                self._admit(connection, call.queue, message, 0.0, self.wish_of(message), now, out)
+                self._admit(connection, call.queue, message, 0.0, self.wish_of(message), now, admitted)
         try:
-            self._put_or_take_back(out)
+            self._put_or_take_back(admitted)
         except BaseException:
             self.tickets.database.write("DELETE FROM chords WHERE id = ?", (chord,))
             raise
 
     def _admit(
         self, connection: sqlite3.Connection, queue: str, message: dict[str, Any], due: float, wish: Wish, now: float,
-        out: list[Parcel],
+        admitted: list[_Admitted],
     ) -> Answer:  # fmt: skip
         job, task, id = message["id"], message["task"], wish.idempotency_id
         answer = self._known(connection, task, id, now) or self._pending(connection, wish, job)
@@ -158,7 +172,7 @@ class Gate:
             parcel = Parcel(job, queue, int(has_room), due, message)
             state = store.OUT if has_room else store.PARKED
             store.add(connection, parcel, state, now, key=wish.key, key_limit=wish.key_limit, equal=wish.equal)
-            out.extend([parcel] if has_room else [])
+            admitted.append(_Admitted(parcel, state, wish.key))
         if id is not None and not answer.skipped:
             connection.execute(
                 "INSERT OR IGNORE INTO ids VALUES (?, ?, ?, ?, ?)", (task, id, answer.job, answer.queue, now)
@@ -190,19 +204,16 @@ class Gate:
             return None
         return Answer(other, queue, skipped=wish.unique == "skip")
 
-    def _put_or_take_back(self, parcels: list[Parcel], timeout: float | None = None) -> None:
-        left = list(parcels)
+    def _put_or_take_back(self, admitted: list[_Admitted], timeout: float | None = None) -> None:
+        left = {one.parcel.job: one for one in admitted}
         try:
-            self.put(parcels, timeout=timeout, done=left.remove)
+            out = [one.parcel for one in admitted if one.state == store.OUT]
+            self.put(out, timeout=timeout, done=lambda parcel: left.pop(parcel.job))
         except BaseException:
             # Killed before this is committed, or if this fails too: the sweep sends them.
             with self.tickets.database.transaction() as connection:
-                for parcel in left:
-                    connection.execute(
-                        f"DELETE FROM tickets WHERE job = ? AND copy = ? AND state = {store.OUT}",
-                        (parcel.job, parcel.copy),
-                    )
-                    connection.execute("DELETE FROM ids WHERE job = ?", (parcel.job,))
+                for one in reversed(left.values()):  # else the first would let the second go on
+                    store.take_back(connection, one.parcel, one.state, one.key)
             raise
 
     # -- putting what was admitted
@@ -214,8 +225,11 @@ class Gate:
         block: bool = True,
         timeout: float | None = None,
         done: Callable[[Parcel], object] | None = None,
-    ) -> None:
-        """Put parcels into their queues, and mark their tickets. Those that do not fit (`block=False`) stay as they are."""
+    ) -> bool:
+        """Put parcels into their queues, and mark their tickets. False if some did not fit (`block=False`); they stay as they
+        are.
+        """
+        all_fit = True
         for (queue, due), group in itertools.groupby(parcels, key=lambda parcel: (parcel.queue, parcel.due)):
             together, error = list(group), None
             try:
@@ -227,10 +241,12 @@ class Gate:
                 done(parcel)  # type: ignore[misc]
             if error is not None and (block or not isinstance(error, errors.QueueFull)):
                 raise error
+            all_fit &= error is None
+        return all_fit
 
     def _put(self, queue: str, due: float, parcels: list[Parcel], block: bool, timeout: float | None) -> int:
         """How many were stored: all, unless this raises an error that says how many (`stored`)."""
-        opened, delay, stored = self._app.queue(queue), max(0.0, due - time.time()), 0
+        opened, delay, stored = self._app.queue(queue), max(0.0, due - self._app.now()), 0
         if not delay and len(parcels) > 1:
             return opened.put_many((parcel.stamped() for parcel in parcels), block=block, timeout=timeout)
         try:
@@ -243,65 +259,98 @@ class Gate:
         return stored
 
     def _mark(self, parcels: list[Parcel]) -> None:
-        if not parcels:
-            return
-        with self.tickets.database.transaction() as connection:
-            connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
+        if len(parcels) == 1:
+            self.tickets.database.write(store.MARK, (parcels[0].job, parcels[0].copy))
+        elif parcels:
+            with self.tickets.database.transaction() as connection:
+                connection.executemany(store.MARK, [(parcel.job, parcel.copy) for parcel in parcels])
 
     # -- sweeping
 
     def sweep(self) -> None:
         """Put what was admitted by somebody who has died since. Called about once a second, by each supervisor.
 
-        A ticket that is to be put is left alone the first time that it is seen: most likely its sender is just doing it.
+        A ticket that is to be put is left alone the first time that it is seen, but for the first sweep: most likely its
+        sender is just doing it.
         """
         if not self.tickets.exists():
             return
         self._sweeps += 1
         if self._sweeps % _LOOK_FOR_LOST == 1:
             self._find_lost()
-        found = set(
-            self.tickets.database.read(
-                f"SELECT n, copy FROM tickets WHERE state = {store.OUT} ORDER BY n LIMIT {_BATCH}"
-            )
-        )
-        forgotten = found if self._seen is None else found & self._seen
-        self._seen = found - forgotten
-        for n, copy in sorted(forgotten):
-            self._put_again(n, copy)
+        if self._sweeps % _FORGET_OLD == 1:
+            store.forget_old(self.tickets)
+        seen, self._seen = self._seen, set()
+        for (queue,) in self.tickets.database.read(f"SELECT DISTINCT queue FROM tickets WHERE state = {store.OUT}"):
+            self._sweep_queue(queue, seen)
 
-    def _put_again(self, n: int, copy: int) -> None:
+    def _sweep_queue(self, queue: str, seen: set[tuple[int, int]]) -> None:
+        out = f"SELECT n, copy FROM tickets WHERE state = {store.OUT} AND queue = ? ORDER BY n LIMIT {_BATCH}"
+        has_room = True
+        for n, copy in self.tickets.database.read(out, (queue,)):
+            if has_room and (self._sweeps == 1 or (n, copy) in seen):
+                has_room = self._put_again(n, copy)
+            else:
+                self._seen.add((n, copy))
+
+    def _put_again(self, n: int, copy: int) -> bool:
+        """False if the queue is full."""
         with self.tickets.database.transaction() as connection:
             still = f"SELECT 1 FROM tickets WHERE n = ? AND copy = ? AND state = {store.OUT}"
             if connection.execute(still, (n, copy)).fetchone() is None:
-                return
+                return True
             parcel = store.take_out(connection, n)
             connection.execute("UPDATE tickets SET stray = 1 WHERE n = ?", (n,))
         try:
-            self.put([parcel], block=False)
+            if self.put([parcel], block=False):
+                return True
         except errors.RowError as error:
             self.refuse(parcel, error)
+            return True
+        self._seen.add((n, parcel.copy))
+        return False
 
     def refuse(self, parcel: Parcel, error: errors.RowError) -> None:
         """A message that grew on its way (results of others are in it) and does not fit into its queue: it has failed."""
+        text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
+        _log.error("%s", text)
         log = self._app.open_result_log()
         try:
-            text = f"the call of {parcel.message['task']} can not be put into {parcel.queue}: {error.message}"
             log.add_failure(parcel.job, type(error).__name__, text, "", 0)
+            self.fail_followers(log, parcel.message, error)
         finally:
             log.close()
         with self.tickets.database.transaction() as connection:
             [(key,)] = connection.execute("SELECT key FROM tickets WHERE job = ?", (parcel.job,)).fetchall()
             connection.execute("DELETE FROM tickets WHERE job = ?", (parcel.job,))
             store.release(connection, key)  # put by the next sweep
-        _log.error("%s", text)
+
+    # -- failing
+
+    def fail_followers(self, log: ResultLog | DictResults, message: dict[str, Any], error: BaseException) -> None:
+        """A job failed for good or was called off: note it for those that follow from it, which will never begin."""
+        if "then" not in message and "chord" not in message:
+            return
+        why = (
+            f"{message['task']} (job {message['id']}), which this follows from, failed: {type(error).__name__}: {error}"
+        )
+        for job in self._followers(message):
+            log.add_failure(job, MEMBER_FAILED, why, "", 0)
+
+    def _followers(self, message: dict[str, Any]) -> Iterator[str]:
+        for one in (message, *message.get("then", ())):
+            if one is not message:
+                yield one["id"]
+            if "chord" in one:
+                [chord, _] = one["chord"]
+                self.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (self._app.now(), chord))
+                for (callback,) in self.tickets.database.read("SELECT callback FROM chords WHERE id = ?", (chord,)):
+                    found = orjson.loads(callback)
+                    yield found["id"]
+                    yield from self._followers(found)
 
     def _find_lost(self) -> None:
         """Tickets of a queue that has no row, seen twice: their rows went with a power cut, or behind our back."""
-        horizon = time.time() - store.STUB_AGE
-        self.tickets.database.write(store.DROP_OLD_STUBS, (horizon,))
-        self.tickets.database.write("DELETE FROM chords WHERE failed < ?", (horizon,))
-        self.tickets.database.write("DELETE FROM promised WHERE at < ?", (horizon,))
         before, self._lost = self._lost, {}
         for queue in self._app.lane_names():
             rowless = self._rowless(queue)
@@ -349,6 +398,14 @@ class Gate:
             return []
         states = f"({store.PARKED}, {store.OUT})"
         return [job for (job,) in self.tickets.database.read(f"SELECT job FROM tickets WHERE state IN {states}")]
+
+    def parked_rows(self) -> Iterator[tuple[str, float, Any]]:
+        """Queue or lane, due time (0.0: none) and message of each job that is in no queue, in the order of sending."""
+        if self.tickets.exists():
+            states = f"({store.PARKED}, {store.OUT})"
+            sql = f"SELECT queue, due, message FROM tickets WHERE state IN {states} AND message IS NOT NULL ORDER BY n"
+            for queue, due, message in self.tickets.database.read(sql):
+                yield queue, due, orjson.loads(message)
 
     def forget(self, queue: str) -> int:
         """Give up the jobs of a queue that have not begun; how many of them were held. Call it before `Queue.purge`."""

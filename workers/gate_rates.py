@@ -19,7 +19,6 @@ what happens to a window in which somebody sets it.
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from .hooks import Hook, Run
 if TYPE_CHECKING:
     import sqlite3
 
-    from .gate_tickets import Tickets
+    from .app import App
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SHORT = re.compile(r"(\d+)/([smhd])")
@@ -65,13 +64,13 @@ class RateLimit:
 class RateLimits(Hook):
     """Puts off the jobs of a task that would be too many."""
 
-    def __init__(self, tickets: Tickets, limit: RateLimit) -> None:
-        self._tickets = tickets
+    def __init__(self, app: App, limit: RateLimit) -> None:
+        self._app = app
         self._limit = limit
 
     def on_claim(self, run: Run) -> None:
-        with self._tickets.database.transaction() as connection:
-            wait = begin(connection, run.task.name, self._limit, run.job_id, time.time())
+        with self._app.gate.tickets.database.transaction() as connection:
+            wait = begin(connection, run.task.name, self._limit, run.job_id, self._app.now())
         if wait:
             run.postpone(wait)
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,7 +102,8 @@ FIND: Final = "SELECT n, state, copy, key, off, error FROM tickets WHERE job = ?
 #: Jobs of the key that are in a queue, or will be in a moment; the parked are not.
 ACTIVE: Final = f"SELECT count(*) FROM tickets WHERE key = ? AND state BETWEEN {OUT} AND {BEGUN}"
 NEXT: Final = f"""SELECT n, key_limit FROM tickets WHERE key = ? AND state = {PARKED} ORDER BY n LIMIT 1"""
-ANY_PARKED: Final = f"SELECT 1 FROM tickets WHERE key = ? AND state = {PARKED} LIMIT 1"
+#: The same, and whether one is parked.
+ROOM: Final = f"SELECT ({ACTIVE}), EXISTS (SELECT 1 FROM tickets WHERE key = ? AND state = {PARKED})"
 RELEASE: Final = f"""UPDATE tickets SET state = {OUT}, copy = copy + 1 WHERE n = ?
     RETURNING job, queue, copy, due, message"""
 MARK: Final = f"UPDATE tickets SET state = {PUT} WHERE job = ? AND copy = ? AND state = {OUT}"
@@ -146,9 +148,14 @@ class Tickets:
         self._database: Database | None = None
         self._opening = threading.Lock()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this object has the file open."""
+        return self._database is not None
+
     def exists(self) -> bool:
         """Whether there is anything to look at: most apps never make the file."""
-        return self._database is not None or os.path.exists(self.path)
+        return self.is_open or os.path.exists(self.path)
 
     @property
     def database(self) -> Database:
@@ -198,6 +205,16 @@ def forget(tickets: Tickets, queue: str) -> int:
     return sum(state != PUT for (state,) in gone)
 
 
+def forget_old(tickets: Tickets) -> None:
+    """Delete what nobody will ask for any more, by its age."""
+    horizon = time.time() - STUB_AGE
+    with tickets.database.transaction() as connection:
+        connection.execute(DROP_OLD_STUBS, (horizon,))
+        connection.execute("DELETE FROM parts WHERE chord IN (SELECT id FROM chords WHERE failed < ?)", (horizon,))
+        connection.execute("DELETE FROM chords WHERE failed < ?", (horizon,))
+        connection.execute("DELETE FROM promised WHERE at < ?", (horizon,))
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
     [(application,)] = connection.execute("PRAGMA application_id").fetchall()
     [(version,)] = connection.execute("PRAGMA user_version").fetchall()
@@ -230,8 +247,8 @@ def has_room(connection: sqlite3.Connection, key: str | None, limit: int) -> boo
     """Whether a job of this key may go into its queue now. One that is sent later never overtakes a parked one."""
     if key is None:
         return True
-    [(active,)] = connection.execute(ACTIVE, (key,)).fetchall()
-    return active < limit and connection.execute(ANY_PARKED, (key,)).fetchone() is None
+    [(active, is_parked)] = connection.execute(ROOM, (key, key)).fetchall()
+    return active < limit and not is_parked
 
 
 def release(connection: sqlite3.Connection, key: str | None) -> list[Parcel]:
@@ -244,6 +261,14 @@ def release(connection: sqlite3.Connection, key: str | None) -> list[Parcel]:
         released.append(take_out(connection, found[0]))
         active += 1
     return released
+
+
+def take_back(connection: sqlite3.Connection, parcel: Parcel, state: int, key: str | None) -> None:
+    """Forget that a job was admitted, as if it had not been sent; whoever waited for it may go on."""
+    gone = "DELETE FROM tickets WHERE job = ? AND copy = ? AND state = ?"
+    if connection.execute(gone, (parcel.job, parcel.copy, state)).rowcount:
+        connection.execute("DELETE FROM ids WHERE job = ?", (parcel.job,))
+        release(connection, key)  # put by the next sweep
 
 
 def take_out(connection: sqlite3.Connection, n: int) -> Parcel:

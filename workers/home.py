@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from pistributer import errors
 from pistributer.queues.opening import split_url
@@ -81,8 +82,16 @@ class Home:
 
     def lanes_of(self, queue: str) -> list[str]:
         """Where jobs of `queue` wait: the lanes that exist, the most urgent first, and at last the queue itself."""
-        found = [name for name in self.lane_names() if name != queue and _queue_of(name) == queue]
-        return [*reversed(found), queue]
+        return self.lanes([queue])[0]
+
+    def lanes(self, queues: Iterable[str]) -> list[list[str]]:
+        """The same for several queues, at one look into the folder."""
+        found: dict[str, list[str]] = {queue: [] for queue in queues}
+        for name in reversed(self.lane_names()):
+            queue = _queue_of(name)
+            if queue in found and name != queue:
+                found[queue].append(name)
+        return [[*lanes, queue] for queue, lanes in found.items()]
 
     def lane_names(self) -> list[str]:
         """The queues that exist and their lanes, sorted."""

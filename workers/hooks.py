@@ -6,6 +6,9 @@ costs nothing there.
 Order: the built-in hooks for time limits and retries come first, then the user's in the order in which they were added, then
 the one for results. Of wrappers, the first hook's is the outermost.
 
+Threads: in a process that runs several jobs at once, `before_run`, `after_run`, `on_failure` and wrappers are called in the
+threads of the jobs, several at once; everything else in the main thread (concurrency.py).
+
 Errors: whatever `before_enqueue` raises refuses the job. Whatever `before_run`, `after_run`, a wrapper or the task itself
 raises fails the attempt. What the other methods raise reaches the caller: a sender, who must know that after an error in
 `after_enqueue` the job has been sent, or a process, which ends and is started again.

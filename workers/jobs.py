@@ -149,7 +149,7 @@ class Job(Generic[T]):
     def _looks(self, results: Results, timeout: float | None) -> Iterator[float | Finished]:
         """Look for the result once a step: yields how long to wait before the next look, in seconds, at last the result."""
         if self._app.stand_in is not None:
-            self._play(self._app.stand_in, timeout)
+            self._play(results, self._app.stand_in, timeout)
         begun = now = time.monotonic()
         deadline = None if timeout is None else begun + timeout
         pause, look_at = _FIRST_PAUSE, begun + _LOOK_FOR_JOB
@@ -165,14 +165,14 @@ class Job(Generic[T]):
             pause, now = min(pause * 1.5, _LONGEST_PAUSE), time.monotonic()
         yield finished
 
-    def _play(self, stand_in: StandIn, timeout: float | None) -> None:
+    def _play(self, results: Results, stand_in: StandIn, timeout: float | None) -> None:
         """In a test nobody else works while this process waits."""
-        if self._app.results.find(self.id) is not None:
+        if results.find(self.id) is not None:
             return
-        self._require_existence(self._app.results)
+        self._require_existence(results)
         why_not = stand_in.wait_for(self.id, timeout)
         if why_not is not None:
-            self._require_existence(self._app.results)
+            self._require_existence(results)
             raise errors.ResultTimeout(
                 f"no result of {self.task}: {why_not}", hint="see docs/testing.md", job_id=self.id, timeout=timeout
             )

@@ -9,6 +9,7 @@ has made it. Whoever was between the two looks finds it after LOOK_AROUND second
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pistributer.queues.contract import LOOK_AROUND, Item, Queue
 from pistributer.queues.waiting import sleep_for_any
 
+from .cancelling import INTERRUPT
 from .paused import PauseFlag, PausePage
 from .pools import Pool
 
@@ -106,13 +108,18 @@ class Lanes:
         queues: list[Any] = [
             queue for paused, lanes in zip(self._flags, self._lanes, strict=True) if not paused() for queue in lanes
         ]
+        begun = time.monotonic()
+        rung: list[Any] = []
         if self._child is None:
-            self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
+            rung = sleep_for_any(queues, min(seconds, LOOK_AROUND), also)
         elif queues:
-            self._rung += sleep_for_any(queues, min(seconds, LOOK_AROUND), [*also, self._child.news])
+            rung = sleep_for_any(queues, min(seconds, LOOK_AROUND), [*also, self._child.news])
             self._child.hear()
         else:
             self._child.wait_news(seconds, also)
+        self._rung += rung
+        if not rung and time.monotonic() - begun >= LOOK_AROUND / 2:
+            self._ask(queues)
 
     def put_back(self) -> None:
         """Give back what was claimed from the current lane and nobody has begun, to its place: by opening it anew."""
@@ -124,6 +131,12 @@ class Lanes:
     def is_paused(self, queue: Queue) -> bool:
         """Whether the queue that this lane belongs to is paused."""
         return any(paused() and queue in lanes for paused, lanes in zip(self._flags, self._lanes, strict=True))
+
+    def _ask(self, queues: list[Any]) -> None:
+        """Have others who hold rows of these queues, and have not begun them, look whether they can spare them."""
+        for pid in {pid for queue in queues for pid in queue.unbegun_elsewhere()}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or is not ours to signal
+                os.kill(pid, INTERRUPT)
 
     def all(self) -> list[Queue]:
         """Every lane of every queue."""
@@ -160,8 +173,8 @@ class Lanes:
         changed, now = self._changed(), time.monotonic()
         if changed != self._folder_seen or now >= self._look_at:
             self._folder_seen, self._look_at = changed, now + LOOK_AROUND
-            home = self._app.home
-            self._lanes = [[self._app.queue(lane) for lane in home.lanes_of(name)] for name in self._names]
+            found = self._app.home.lanes(self._names)
+            self._lanes = [[self._app.queue(lane) for lane in lanes] for lanes in found]
 
     def _changed(self) -> int:
         try:

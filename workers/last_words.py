@@ -72,13 +72,13 @@ def _line(record: logging.LogRecord) -> bytes:
 
 
 def logged_since(page: Page, moment: float) -> str:
-    """What was logged after `moment`, seconds since the epoch, one line each with its time of day (UTC)."""
+    """What was logged after `moment`, seconds since the epoch, one line each with its local time of day."""
     lines = []
     for line in page.logged():
         at, _, rest = line.decode(errors="replace").partition(" ")
         with contextlib.suppress(ValueError):
             if float(at) >= moment:
-                clock = time.strftime("%H:%M:%S", time.gmtime(float(at)))
+                clock = time.strftime("%H:%M:%S", time.localtime(float(at)))
                 lines.append(f"{clock}.{at.rpartition('.')[2][:3]} {rest}")
     return "\n".join(lines)
 

@@ -1,12 +1,18 @@
 """The loop of every process that takes from a queue: claim ahead, handle one after the other, settle together.
 
-Claiming ahead pays for short work only: what one process has claimed, no idle one can take. So the number follows the
-time that recent work took: hundreds for microseconds, one by one for anything long. What was claimed ahead and not
+Claiming ahead pays for short work only: what one process has claimed, an idle one gets only by asking. So the number follows
+the time that recent work took: hundreds for microseconds, one by one for anything long. What was claimed ahead and not
 begun goes back, unchanged, when the process leaves or dies.
 
 Each attempt is counted by a write of its own, just before it begins (`Queue.start`): counted in batches, a job that kills its
 worker would take the attempts of its neighbours along, or lose its own. It costs little: no-op tasks run at 130,000 a
 second from `send_many` to acknowledged, with two workers on two processors.
+
+A job that takes longer than expected leaves the rows behind it waiting. So whoever holds such rows says so on the queue's
+doorbell, and a worker that has been idle for a while signals him. The signal's handler starts a thread, which, if the job
+goes on and others wait in vain, gives the rows back; nothing of this costs anything per job. Refused: a thread that watches
+all the time, because tasks may fork; giving back in the handler, which may interrupt the job in the middle of a `put` that
+holds the very locks. It is in vain while the job is in C and holds the interpreter's lock.
 
 Settling together: what ended well is acknowledged when the claimed rows are used up, and before the next piece of work
 if the oldest has waited for `SETTLE_AFTER`, if the next is of a kind that took longer than that the last time, or if it has
@@ -18,13 +24,18 @@ When the queue is paused, what was claimed and not begun goes back to its place,
 from __future__ import annotations
 
 import abc
+import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from pistributer import errors
 from pistributer.queues.contract import Item
 
 from .board import Desk
+from .cancelling import INTERRUPT
 from .child import Child
 from .lanes import Lanes
 
@@ -47,6 +58,10 @@ class Loop(abc.ABC):
         #: Where the rows that are being worked on came from.
         self.queue = lanes.current
         self.desk = desk
+        #: Claimed and not begun. The main thread takes from its front; a thread that gives back, from its end.
+        self._unbegun: deque[Item] = deque()
+        self._giving_back: threading.Thread | None = None
+        self._shares = False
         self._finished: list[Item] = []
         #: How many of these have not ended, but wait elsewhere.
         self._moved = 0
@@ -90,21 +105,80 @@ class Loop(abc.ABC):
 
     def _work(self, items: list[Item]) -> None:
         begun = now = time.perf_counter()
-        stop, handle, (page, at) = self.child.stop_requested, self.handle, self.lanes.paused.place
+        stop, handle, unbegun = self.child.stop_requested, self.handle, self._unbegun
+        page, at = self.lanes.paused.place
+        several = self._shares and len(items) > 1
+        unbegun.extend(items)
+        if several:
+            self.belled.show_unbegun(True)
         count = 0
-        for item in items:
+        while unbegun or self._wait_for_giving_back():
             if stop() or page[at]:  # paused
                 break  # the rest goes back when the queue is closed
+            try:
+                item = unbegun.popleft()
+            except IndexError:
+                continue  # given back between the two looks
             # One that has been tried before may have killed its worker, and is not to take along what ended before it.
             if self._finished and (item.attempt or now - self._oldest > SETTLE_AFTER):
                 self.settle()
             handle(item)
             now = time.perf_counter()
             count += 1
+        if several:
+            self.belled.show_unbegun(False)
         self.settle()
-        if count < len(items) and not stop():
+        if self._wait_for_giving_back() and not stop():
             self.lanes.put_back()
+        unbegun.clear()
         self._adapt(count, now - begun)
+
+    @property
+    def belled(self) -> Any:
+        """The queue, which is of a driver with a doorbell, as all queues of an app are."""
+        return self.queue
+
+    # -- giving back what was claimed and not begun
+
+    def listen(self) -> None:
+        """In a process of its own: be ready for signals, and say when rows are held that others could have."""
+        signal.signal(INTERRUPT, self._hear)
+        self._shares = True
+
+    def interrupted(self) -> None:  # noqa: B027 (rows of a consumer can not be called off)
+        """A signal says that the job that runs may have been called off. In the signal's handler."""
+
+    def _hear(self, number: int, frame: object) -> None:
+        """Perhaps somebody wants the rows that wait here; perhaps the job is not wanted any more."""
+        if self._unbegun and (self._giving_back is None or not self._giving_back.is_alive()):
+            self._giving_back = threading.Thread(target=self._spare, name="giving back", daemon=True)
+            self._giving_back.start()
+        self.interrupted()
+
+    def _spare(self) -> None:
+        """In a thread: if the job that runs now takes long and others wait in vain, give them what waits behind it."""
+        left = len(self._unbegun)
+        time.sleep(_AHEAD)
+        if len(self._unbegun) != left or not self.belled.is_awaited():
+            return
+        spared: list[Item] = []
+        try:
+            while True:
+                spared.append(self._unbegun.pop())
+        except IndexError:
+            spared.reverse()
+        try:
+            if spared:
+                self.queue.nack(spared)
+        except errors.PistributerError:
+            self._unbegun.extend(spared)  # a full disk, say: they run here after all
+
+    def _wait_for_giving_back(self) -> bool:
+        """Nothing is left: whether that is for good. True if rows came back because they could not be given away."""
+        if self._giving_back is not None:
+            self._giving_back.join()
+            self._giving_back = None
+        return bool(self._unbegun)
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Claim ahead what `_AHEAD` seconds are good for, growing step by step, shrinking at once."""

@@ -33,7 +33,7 @@ def current_run() -> Run | None:
 def progress(done: float, total: float | None = None, text: str = "") -> None:
     """Say how far the current job is: `done` of `total` (None: nobody knows), and what it is at.
 
-    `Job.progress()` and `pistributer status` show it, from any process, at once and after the job ended. It costs well below
+    `Job.progress()` and `pistributer status` show it, from any process, at once and after the job ended. It costs about
     a microsecond, so call it as often as you like. Outside of a worker it does nothing, so a task can be called anywhere.
     Of `text`, the first 200 bytes or so are shown.
     """
@@ -112,6 +112,12 @@ def use_page(page: Page) -> Reports:
     global _reports
     _reports = Reports(page)
     return _reports
+
+
+def use_none() -> None:
+    """Have this process's runs report nowhere from now on."""
+    global _reports
+    _reports = None
 
 
 def open_report(run: Run) -> Report | None:

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from pistributer import errors
+from pistributer.queues.rows import encode_json
 
 from .segment_log import Follower, SegmentLog, clean
 
@@ -30,6 +31,7 @@ from .segment_log import Follower, SegmentLog, clean
 MAX_AGE, MAX_BYTES = 86400.0, 256 * 1024 * 1024
 #: After its id, the line of a job that went well goes on so.
 _OK = b'","ok":true'
+_LINE = b'{"id":%s,"ok":true,"value":%s,"task":%s,"at":%.6f,"seconds":%.6f,"attempts":%d'
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,10 @@ class ResultLog:
         self, job_id: str, value: Any, until: float = 0.0, *, task: str = "", seconds: float = 0.0, attempts: int = 1
     ) -> None:
         """Note a result. Raises RowError if JSON can not hold it."""
-        line = {"id": job_id, "ok": True, "value": value, "task": task, "at": time.time(), "seconds": seconds}
-        line["attempts"] = attempts
-        if until:
-            line["until"] = until
-        self._log.note(line)
+        # Put together by hand: to look for NaN, as `encode_json` does wherever there is a null, is worth it for the value only.
+        shown = b"null" if value is None else encode_json(value)[:-1]
+        line = _LINE % (orjson.dumps(job_id), shown, orjson.dumps(task), time.time(), seconds, attempts)
+        self._log.note_line(line + (b',"until":%.3f}\n' % until if until else b"}\n"))
 
     def add_failure(
         self, job_id: str, kind: str, text: str, traceback: str, attempts: int, until: float = 0.0, *, task: str = "",

@@ -58,6 +58,8 @@ class Cause:
     peak_rss: int | None = None
     #: Whether the kernel's out-of-memory killer did it: "yes", "no", or "perhaps" where the system does not tell.
     oom: Literal["yes", "no", "perhaps"] = "no"
+    #: The last lines that it logged, since its longest job began or, without one, since its start.
+    log: str = ""
 
     @property
     def normal(self) -> bool:

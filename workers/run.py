@@ -340,7 +340,8 @@ class _Run:
             self._deaths.note(number, f"{role}[{index}]", slot, said.cause, rows_of)
 
     def _examine(self, key: Key, pid: int, cause: Cause) -> Cause:
-        return self._deaths.examine(pid, cause, self._overdue.pop(key, None))
+        number = self.crew.seats[key[0]].of(key[1])[0]
+        return self._deaths.examine(number, self._slots(key), cause, pid, self._overdue.pop(key, None))
 
     def _slots(self, key: Key) -> list[Slot]:
         """What the child shows on the board."""
@@ -354,7 +355,7 @@ class _Run:
         return {queue for queues in self.crew.queues_of.values() for queue in queues}
 
     def _lanes(self, queues: Iterable[str]) -> list[Queue]:
-        return [self.app.queue(lane) for queue in queues for lane in self.home.lanes_of(queue)]
+        return [self.app.queue(lane) for lanes in self.home.lanes(queues) for lane in lanes]
 
     def _watched(self) -> dict[str, list[Queue]]:
         """The queues that this run is to empty, with their lanes."""

@@ -5,6 +5,7 @@
     run/
       run.lock            held for a moment by a supervisor that comes
       state.yaml          what operators asked for (run_state.py)
+      last_run.json       where the app's code was found the last time (status.py)
       cancelled, excused  notes about jobs (job_notes.py)
       producers/NAME      a lock per producer, held while it runs (producers.py)
       running/

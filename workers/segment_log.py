@@ -63,6 +63,10 @@ class SegmentLog:
         """Keep a line, whose first field is "id", for `flush`. Raises RowError if JSON can not hold it."""
         self._lines.append(encode_json(fields))
 
+    def note_line(self, line: bytes) -> None:
+        """The same with a line that is JSON already, its newline included."""
+        self._lines.append(line)
+
     def flush(self) -> None:
         """Put what was noted on disk (in the page cache; these logs have no durability dial)."""
         if not self._lines:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .app import App
-from .home import check_priority, lane_name
+from .gate import Wish, ticket_key
+from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import compose
 
@@ -19,16 +21,27 @@ def send_by_name(
     queue: str,
     delay: float = 0.0,
     priority: int = 0,
+    key: str | None = None,
+    idempotency_id: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Job[Any]:
     """Put a call into `queue`, which must exist: another name would be one that no worker looks at.
 
     Whether there is such a task and whether it takes these arguments is seen by the worker; if not, the call ends in the
-    dead letters. Raises ValueError, RowError, and what `Queue.put` raises.
+    dead letters. A key that is given here lets one of its jobs run at once, whatever the task's `key_limit`; one that is not
+    is found by the worker, if the task says how. Raises ValueError, RowError, and what `Queue.put` raises.
     """
     if queue not in app.queue_names():
         raise ValueError(f"the app has no queue {queue!r}; it has: {', '.join(app.queue_names()) or 'none yet'}")
-    message = compose(task, args, kwargs)
+    message: dict[str, Any] = {**compose(task, args, kwargs), **({"tags": list(tags)} if tags else {})}
     sending = app.enqueue_steps.before(message, queue, delay)
-    app.queue(lane_name(queue, check_priority(priority))).put(message, delay=delay)
-    app.enqueue_steps.after(sending)
-    return Job(app, message["id"], task, queue)
+    lane, id = lane_name(queue, check_priority(priority)), message["id"]
+    if key is None and idempotency_id is None:
+        app.queue(lane).put(message, delay=delay)
+    else:
+        message |= {} if key is None else {"key": key, "ticket": 0}
+        answer = app.gate.send(lane, message, delay, Wish(ticket_key(task, key), idempotency_id=idempotency_id))
+        id, queue = answer.job, split_lane(answer.queue)[0]
+    if id == message["id"]:
+        app.enqueue_steps.after(sending)
+    return Job(app, id, task, queue)

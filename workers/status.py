@@ -125,7 +125,10 @@ def read_status(url: str | os.PathLike[str]) -> AppStatus:
         raise errors.FolderMissing(f"there is no app at {home.url!r}", hint=hint, path=home.folder)
     paused = run_state.read_wishes(home.run).paused
     held = _held(home)
-    queues = [_queue_status(home, name, name in paused, held.get(name, 0)) for name in home.queue_names()]
+    queues = [
+        _queue_status(home, lanes, lanes[-1] in paused, held.get(lanes[-1], 0))
+        for lanes in home.lanes(home.queue_names())
+    ]
     running, workers = read_workers(home)
     supervisors = [SupervisorStatus(record.pid, record.started, record.app) for _, record in running]
     return AppStatus(home.url, supervisors, queues, workers)
@@ -161,8 +164,8 @@ def _held(home: Home) -> dict[str, int]:
         tickets.close()
 
 
-def _queue_status(home: Home, name: str, paused: bool, held: int) -> QueueStatus:
-    lanes = home.lanes_of(name)
+def _queue_status(home: Home, lanes: list[str], paused: bool, held: int) -> QueueStatus:
+    name = lanes[-1]
     stats = [_stats(home.queue_url(lane)) for lane in lanes]
     priorities = {split_lane(lane)[1]: found for lane, found in zip(lanes[:-1], stats[:-1], strict=True)}
     return QueueStatus(name, home.queue_url(name), add_up(stats), priorities, paused, held)

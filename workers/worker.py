@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -15,12 +14,12 @@ from pistributer.queues.contract import Item
 from .app import App
 from .board import Desk
 from .calling import Caller, SharedLoop
-from .cancelling import INTERRUPT, CalledOff
+from .cancelling import CalledOff
 from .child import Child
 from .deaths import explain
 from .excused import excused
 from .gate_rates import RateLimits
-from .gate_turns import Followers, Turns
+from .gate_worker import Followers, WorkerTickets
 from .history import KeepHistory
 from .hooks import Hook, Retries, Run, Step, steps
 from .lanes import Lanes
@@ -129,8 +128,8 @@ class TaskLoop(Loop):
         #: The job whose task runs at this moment.
         self._current: str | None = None
         #: The jobs with tickets that were begun here.
-        self._turns = Turns(app, logs.results)
-        limits, follow = self.time_limits(), Followers(self._turns)
+        self._tickets = WorkerTickets(app, logs.results)
+        limits, follow = self.time_limits(), Followers(self._tickets)
         self._tasks = {name: _prepare(app, task, caller, logs, limits, follow) for name, task in app.tasks.items()}
 
     def time_limits(self) -> Hook:
@@ -142,7 +141,7 @@ class TaskLoop(Loop):
 
     def before_settle(self) -> None:
         self.flush_logs()
-        self._turns.flush()
+        self._tickets.flush()
 
     def flush_logs(self) -> None:
         """What has ended; nothing runs at this moment."""
@@ -150,13 +149,13 @@ class TaskLoop(Loop):
 
     def settle(self) -> None:
         super().settle()
-        self._turns.settle()
+        self._tickets.settle()
 
     def idle(self) -> None:
-        self._turns.tidy()
+        self._tickets.tidy()
 
-    def interrupt(self, number: int, frame: object) -> None:
-        """A job was called off while it ran; by now, perhaps another one runs."""
+    def interrupted(self) -> None:
+        # By now, perhaps another one runs.
         if self._current is not None and self._current in self._called_off.read() and isinstance(self._caller, Caller):
             self._current = None
             self._caller.interrupt()
@@ -192,7 +191,11 @@ class TaskLoop(Loop):
         """Whether the job's ticket, if it has one, lets it begin; else the row has been dealt with."""
         if "ticket" not in message and not ready.keyed:
             return True
-        verdict = self._turns.begin(item, ready.task, self.queue)
+        try:
+            verdict = self._tickets.begin(item, ready.task, self.queue)
+        except errors.BadCall as error:
+            self._end_badly(item, message, error)
+            return False
         if verdict.what == "off":
             self._end_cancelled(ready, item, message, verdict.text)
         elif verdict.what == "bury":
@@ -209,17 +212,17 @@ class TaskLoop(Loop):
     # -- the ends of a job with a ticket
 
     def finish(self, item: Item) -> None:
-        if self._turns.begun:
-            self._turns.done(item.value["id"])
+        if self._tickets.begun:
+            self._tickets.done(item.value["id"])
         super().finish(item)
 
     def give_back(self, items: list[Item], *, delay: float, error: str | None, counted: bool = True) -> None:
-        if self._turns.begun:
-            self._turns.again([item.value["id"] for item in items])
+        if self._tickets.begun:
+            self._tickets.again([item.value["id"] for item in items])
         super().give_back(items, delay=delay, error=error, counted=counted)
 
     def bury(self, items: list[Item], *, error: str) -> None:
-        if self._turns.begun and self._turns.dead([item.value for item in items], error):
+        if self._tickets.begun and self._tickets.dead([item.value for item in items], error):
             self._bury_settled(items, error)
         else:
             super().bury(items, error=error)
@@ -228,8 +231,8 @@ class TaskLoop(Loop):
         """Bury, and forget the tickets at once: somebody may try a dead letter again a moment later."""
         self.settle()
         super().bury(items, error=error)
-        self._turns.settle()
-        self._turns.tidy()
+        self._tickets.settle()
+        self._tickets.tidy()
 
     def _may_begin(self, ready: Ready, item: Item, run: Run) -> bool:
         """Ask the hooks. The first that postpones or drops the job has decided."""
@@ -240,7 +243,7 @@ class TaskLoop(Loop):
                 return False
             if run.dropped:
                 if self._take_turn(ready, item, run.message):
-                    self._turns.failed(run.message, Cancel("a hook dropped it"))
+                    self._tickets.failed(run.message, Cancel("a hook dropped it"))
                     self.finish(item)
                 return False
         return True
@@ -283,25 +286,25 @@ class TaskLoop(Loop):
                 step(run)
             self.give_back([item], delay=run.retry_in, error=text, counted=run.counted)
         elif run.cancelled:
-            self._turns.failed(run.message, error)
+            self._tickets.failed(run.message, error)
             self.finish(item)
         else:
             for step in ready.dead:
                 step(run)
-            self._turns.failed(run.message, error)
+            self._tickets.failed(run.message, error)
             self.bury([item], error=text)
 
     def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any], text: str) -> None:
         if ready.task.results:
             self._logs.results.add_failure(message["id"], Cancel.__name__, text, "", item.attempt, task=message["task"])
-        self._turns.failed(message, Cancel(text))
+        self._tickets.failed(message, Cancel(text))
         self.finish(item)
 
     def _refuse_unknown(self, item: Item, message: dict[str, Any]) -> None:
         name = message["task"]
         hint = f"the app has {', '.join(sorted(self._tasks)) or 'no tasks'}; add the task, then requeue the dead letter"
         error = errors.TaskNotFound(f"the app has no task {name!r}", hint=hint, task=name)
-        verdict = self._turns.begin(item, None, self.queue) if "ticket" in message else None
+        verdict = self._tickets.begin(item, None, self.queue) if "ticket" in message else None
         if verdict is not None and verdict.what == "drop":
             self._drop(item)
         else:
@@ -320,7 +323,7 @@ class TaskLoop(Loop):
         """`words` come before the error, as a traceback does."""
         kind, text = type(error).__name__, str(error)
         self._logs.results.add_failure(message["id"], kind, text, words, item.attempt, task=message["task"])
-        self._turns.failed(message, error)
+        self._tickets.failed(message, error)
         self.bury([item], error=f"{words}{kind}: {text}")
 
 
@@ -342,7 +345,7 @@ def work(child: Child, source: str, url: str, pool: Pool, board: str, slot: int)
 
         caller, desks = SharedLoop(), [Desk(board, first + number) for number in range(pool.width)]
         loop = ConcurrentLoop(child, app, pool, lanes, desks, caller, logs)
-    signal.signal(INTERRUPT, loop.interrupt)
+    loop.listen()
     child.ready()
     try:
         loop.run()
@@ -374,7 +377,7 @@ def _prepare(
     results = [KeepResults(logs.results)] if task.results else []
     hooks: list[Hook] = [limits, Retries(), *app.hooks, follow, *results, KeepHistory(logs.history)]
     if task.rate_limit is not None:
-        hooks.append(RateLimits(app.gate.tickets, task.rate_limit))
+        hooks.append(RateLimits(app, task.rate_limit))
     function = task.function
     for hook in reversed(hooks):
         function = hook.wrap(task, function)

@@ -6,6 +6,8 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from itertools import filterfalse
+from operator import attrgetter
 from typing import Any, Generic, Self
 
 from .. import errors
@@ -21,8 +23,8 @@ SYNC_MODES = ("none", "each")
 #: So many names are looked at to tell with what `digest_len` a folder was written.
 _SAMPLE = 16
 #: So many names of a folder are looked at together.
-_CHUNK = 256
-_is_file, _is_symlink = os.DirEntry.is_file, os.DirEntry.is_symlink
+_CHUNK = 1024
+_name, _is_file, _is_symlink = attrgetter("name"), os.DirEntry.is_file, os.DirEntry.is_symlink
 
 
 class FileDirDict(PersiDict[V], Generic[V]):
@@ -218,22 +220,19 @@ class FileDirDict(PersiDict[V], Generic[V]):
                 raise errors.from_os_error(error, "list", folder) from error
             with entries:
                 while chunk := list(itertools.islice(entries, _CHUNK)):
-                    found = _plain_files(chunk, suffix)
-                    if len(found) < len(chunk):
-                        todo += [one.path for one in chunk if one.is_dir(follow_symlinks=False) and is_safe(one.name)]
-                    yield folder, only_safe(found)
+                    others = filterfalse(_is_file, chunk)
+                    todo += [one.path for one in others if one.is_dir(follow_symlinks=False) and is_safe(one.name)]
+                    yield folder, only_safe(_stems(chunk, suffix))
 
 
-def _plain_files(entries: list[os.DirEntry[str]], suffix: str) -> list[str]:
+def _stems(entries: list[os.DirEntry[str]], suffix: str) -> list[str]:
     """The names, without `suffix`, of those that have it and are files, not links to files."""
-    end = -len(suffix)
-    if all(map(_is_file, entries)) and not any(
-        map(_is_symlink, entries)
-    ):  # in C, which halves the time of most listings
-        return [name[:end] for one in entries if (name := one.name).endswith(suffix)]
-    return [
-        name[:end] for one in entries if (name := one.name).endswith(suffix) and one.is_file() and not one.is_symlink()
-    ]
+    # All at once, in C, which takes half the time. No name has a slash in it.
+    names = list(map(_name, filterfalse(_is_symlink, filter(_is_file, entries))))
+    joined, mark = "/".join(names) + "/", suffix + "/"
+    if joined.count(mark) == len(names):
+        return joined.split(mark)[:-1]
+    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 
 def _etag(state: os.stat_result) -> str:

@@ -22,7 +22,7 @@ from .. import errors
 from ..storage import forking
 from ..storage.doorbell import Doorbell
 from ..storage.durability import GroupSync, Sync
-from ..storage.locks import Flock
+from ..storage.locks import Flock, is_held
 from .appender import Appender
 from .claiming import DELAYED_CHANGED, SHARDS_CHANGED, Claimer
 from .contract import MAX_ROW_BYTES, Item, Queue, Row, Source, State, Stats, wait_until
@@ -247,7 +247,7 @@ class ShardedQueue(Queue):
         return wait_until(self.may_have_rows, partial(sleep_for_any, [self]), timeout)
 
     def may_have_rows(self) -> bool:
-        """For queues/waiting.py, as are the next three."""
+        """For queues/waiting.py, as are those up to `ring`."""
         with self._claim_lock, self._typed_errors:
             self._require_open()
             return self._claimer.may_have_rows()
@@ -261,6 +261,17 @@ class ShardedQueue(Queue):
 
     def due_in(self) -> float:
         return self._claimer.next_due - time.time()
+
+    def show_unbegun(self, held: bool) -> None:
+        self._bell.hold(self._claimer.journal().number, os.getpid() if held else 0)
+
+    def unbegun_elsewhere(self) -> list[int]:
+        me = os.getpid()
+        found = [(number, pid) for number, pid in self._bell.holders() if pid != me]
+        return [pid for number, pid in found if is_held(self._folder.journal_lock(number))]
+
+    def is_awaited(self) -> bool:
+        return self._bell.has_sleepers()
 
     def ring(self) -> None:
         if self._page[0]:

@@ -250,7 +250,7 @@ class SqliteQueue(Queue):
         return wait_until(self.may_have_rows, partial(sleep_for_any, [self]), timeout)
 
     def may_have_rows(self) -> bool:
-        """For queues/waiting.py, as are the next three."""
+        """For queues/waiting.py, as are those up to `ring`."""
         with self._claim_lock:
             self._require_open()
             self._look_around()
@@ -266,6 +266,17 @@ class SqliteQueue(Queue):
     def due_in(self) -> float:
         ((due,),) = self._database.read(sql.NEXT_DUE)
         return math.inf if due is None else due - time.time()
+
+    def show_unbegun(self, held: bool) -> None:
+        self._bell.hold(self._owners.number, os.getpid() if held else 0)
+
+    def unbegun_elsewhere(self) -> list[int]:
+        me = os.getpid()
+        found = [(number, pid) for number, pid in self._bell.holders() if pid != me]
+        return [pid for number, pid in found if self._owners.is_alive(number)]
+
+    def is_awaited(self) -> bool:
+        return self._bell.has_sleepers()
 
     def ring(self) -> None:
         self._ring()

@@ -76,6 +76,10 @@ class Owners:
         """Which of these (id, number) are alive."""
         return {owner for owner, number in owners if owner == self.id or is_held(self._lock_path(number))}
 
+    def is_alive(self, number: int) -> bool:
+        """Whether somebody owns claims under this number."""
+        return is_held(self._lock_path(number))
+
     def release(self) -> bool:
         """Give everything back and stop owning. True if this object was an owner."""
         lock, self._lock = self._lock, None

@@ -23,6 +23,15 @@ class Belled(Protocol):
     def ring(self) -> None:
         """Wake one of those who wait."""
 
+    def show_unbegun(self, held: bool) -> None:
+        """Say whether this object, which has claimed rows, holds some that it has not begun."""
+
+    def unbegun_elsewhere(self) -> list[int]:
+        """The processes that hold such rows."""
+
+    def is_awaited(self) -> bool:
+        """Whether somebody sleeps until there are rows: what is given back now is taken at once."""
+
 
 Q = TypeVar("Q", bound=Belled)
 

@@ -10,6 +10,7 @@ Layout of the page, 4096 bytes, never shortened (a shortened page would kill its
     byte 0          1 if somebody may be waiting
     bytes 8..23     two counters for the queue's use, 8 bytes each, little endian
     bytes 64..1023  one byte per waiter: 1 while it sleeps
+    bytes 1024..    four bytes per waiter: its process, while it holds rows that it has claimed and not begun; else 0
 
 Order matters. A waiter sets its byte, then byte 0, then looks for rows once more, then sleeps. A ringer writes its row, then
 reads byte 0; when set, it clears byte 0 *before* it looks for waiters, so that a waiter who arrives meanwhile sets it again.
@@ -34,6 +35,9 @@ from . import forking
 _SIZE = 4096
 _FIRST, _LAST = 64, 1024
 _COUNTER = struct.Struct("<Q")
+_PID = struct.Struct("<I")
+#: So many waiters have room to say that they hold rows.
+_HOLDERS = (_SIZE - _LAST) // _PID.size
 
 
 class Doorbell:
@@ -130,6 +134,20 @@ class Doorbell:
         finally:
             os.close(fd)
         return True
+
+    # -- who holds rows that others could have
+
+    def hold(self, slot: int, pid: int) -> None:
+        """Say that process `pid`, as waiter `slot`, holds rows that it has not begun; 0: it holds none."""
+        if slot < _HOLDERS:
+            _PID.pack_into(self.page, _LAST + slot * _PID.size, pid)
+
+    def holders(self) -> list[tuple[int, int]]:
+        """`(slot, process)` of those who hold such rows. Some may be dead, and their number another's by now."""
+        table = self.page[_LAST:_SIZE]
+        if not table.strip(b"\0"):
+            return []
+        return [(slot, pid) for slot, (pid,) in enumerate(_PID.iter_unpack(table)) if pid]
 
     # -- the counters
 

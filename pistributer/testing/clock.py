@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """The time by which delays, pauses between attempts and schedules go, in eager and memory mode. It stands still.
+    """The time by which delays, pauses between attempts, rate limits and schedules go, in eager and memory mode.
 
-    It does not move `time.time()`, `datetime.now()` and sleeps inside tasks, nor time limits, which watch the real run.
+    It stands still until it is moved. It does not move `time.time()`, `datetime.now()` and sleeps inside tasks, nor time
+    limits, which watch the real run, nor the age of results.
     """
 
     def __init__(self, start: float, move: Callable[[float], object]) -> None:

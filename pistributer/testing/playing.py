@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -63,30 +63,12 @@ class Shelf(Home):
         return sorted(self._stores)
 
 
-class _Claimer:
-    """An app as a player's lanes see it: its queues are objects that only this player claims with."""
-
-    def __init__(self, home: Shelf) -> None:
-        self.home = home
-        self._claims: dict[str, MemoryQueue] = {}
-
-    def queue(self, name: str) -> MemoryQueue:
-        if name not in self._claims:
-            self._claims[name] = MemoryQueue(name, _store=self.home.store(name))
-        return self._claims[name]
-
-    def close(self) -> None:
-        for queue in self._claims.values():
-            queue.close()
-
-
 class PlayedLanes(Lanes):
     """Lanes as a player's loop sees them: nothing to claim is the end, not a reason to wait."""
 
-    def __init__(self, home: Shelf, queue: str, player: Player) -> None:
-        self._claimer = _Claimer(home)
+    def __init__(self, app: App, queue: str, player: Player) -> None:
         self._player = player
-        super().__init__(cast(App, self._claimer), Pool(queue))
+        super().__init__(app, Pool(queue))
 
     def claim(self, n: int, timeout: float, *, start: bool = False) -> list[Item]:
         # One by one what is not meant as a batch: a job may wait for another one that would be claimed with it.
@@ -94,11 +76,8 @@ class PlayedLanes(Lanes):
         self._player.leaves = not items
         return items
 
-    def close(self) -> None:
-        self._claimer.close()
-
     def _changed(self) -> int:
-        return len(self._claimer.home.lane_names())
+        return len(self._app.home.lane_names())
 
 
 class Puts(MemoryQueue):
@@ -143,6 +122,9 @@ class PlainCaller(Caller):
                 raise
 
         return run
+
+    def close(self) -> None:
+        _beside_a_loop(super().close)
 
 
 def _beside_a_loop(call: Callable[[], Any]) -> Any:

@@ -30,9 +30,9 @@ from pistributer.workers.home import split_lane
 from pistributer.workers.hooks import Hook, Run
 from pistributer.workers.loop import Loop
 from pistributer.workers.messages import find_fault
-from pistributer.workers.pages import Page
+from pistributer.workers.pages import Page, page_path
 from pistributer.workers.producers import pump
-from pistributer.workers.progress import use_page
+from pistributer.workers.progress import use_none, use_page
 from pistributer.workers.scheduler import Entry
 from pistributer.workers.stand_in import StandIn
 from pistributer.workers.tasks import Task
@@ -135,7 +135,11 @@ class Stage(StandIn):
 
     def dead(self) -> list[DeadLetter]:
         """What was given up, with the reason."""
-        return [letter for name in self.app.queue_names() for letter in find_dead(self.app.queue(name), name, Wanted())]
+        return [
+            letter
+            for lane in self._home.lane_names()
+            for letter in find_dead(self.app.queue(lane), split_lane(lane)[0], Wanted())
+        ]
 
     # -- for the app
 
@@ -186,17 +190,19 @@ class Stage(StandIn):
                 self.app.add_hook(propagate)
             try:
                 self._desk = self._make_desk()
-                self._reports = use_page(Page(os.path.join(self.app.home.run, "page"), fresh=True))
                 self._put_scheduled()
                 yield self
             finally:
-                self._close()
-                self.app.move(home, results)
-                self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
+                try:
+                    self._close()
+                finally:
+                    self.app.move(home, results)
+                    self.app.hooks = tuple(hook for hook in self.app.hooks if hook is not propagate)
 
     def _make_desk(self) -> board.Desk:
         path = os.path.join(self.app.home.run, "board")
         board.create(path, 1)
+        self._reports = use_page(Page(page_path(path, 0), fresh=True))
         return board.Desk(path, 0)
 
     def _close(self) -> None:
@@ -205,6 +211,7 @@ class Stage(StandIn):
                 hook.on_stop(role)
         for close in self._open:
             close()
+        use_none()
 
     def _was_put(self, queue: str, rows: list[bytes], delay: float, full: errors.QueueFull | None) -> None:
         self.full = full
@@ -226,15 +233,14 @@ class Stage(StandIn):
 
     def _next_due(self) -> float:
         """When the next delayed row falls due that somebody takes."""
-        names = (name for name in self._home.lane_names() if self._takes(split_lane(name)[0]))
-        rows = (row for name in names for row in self._scan(name))
-        return min(rows, default=math.inf)
-
-    def _scan(self, name: str) -> Iterator[float]:
-        yield from (row.due for row in self.app.queue(name).scan("delayed") if row.due is not None)
+        lanes = (self.app.queue(name) for name in self._home.lane_names() if self._takes(split_lane(name)[0]))
+        return min((row.due for lane in lanes for row in lane.scan("delayed") if row.due is not None), default=math.inf)
 
     def _takes(self, queue: str) -> bool:
-        return any(task.queue == queue for task in self.app.tasks.values()) or self._consumer(queue) is not None
+        """Whether the app has something for this queue, or a job was sent to it: it may have a pool of its own."""
+        if any(task.queue == queue for task in self.app.tasks.values()) or self._consumer(queue) is not None:
+            return True
+        return any(call.queue == queue for call in self.sent)
 
     def _next_scheduled(self) -> float:
         """After the present moment; what is due at it has been put."""
@@ -278,15 +284,15 @@ class Stage(StandIn):
         role = f"worker {queue}" if consumer is None else f"consumer {consumer.name}"
         player = self._player(role, Player(role))
         caller = PlainCaller(self.interrupt)
-        lanes = PlayedLanes(self._home, queue, player)
-        self._open += [lanes.close, caller.close]
+        lanes = PlayedLanes(self.app, queue, player)
+        self._open.append(caller.close)
         if consumer is None:
             logs = Logs(self.app, self._reports)
             self._open.append(logs.close)
             return player, TaskLoop(player, self.app, lanes, self._desk, caller, logs)
         kind = BatchLoop if consumer.batch > 1 else RowLoop
         # Nothing comes while a batch waits, so it does not wait.
-        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller, self.app.home.history)
+        return player, kind(player, replace(consumer, max_wait=None), lanes, self._desk, caller, self._home.history)
 
     def _player(self, role: str, player: Player) -> Player:
         if role not in self._started:
@@ -312,7 +318,6 @@ class _Pumping(Player):
     def __init__(self, stage: Stage) -> None:
         super().__init__("producer")
         self._stage = stage
-
         self._gave_turn = False
 
     def stop_requested(self) -> bool:

@@ -1,14 +1,13 @@
 """What a worker asks of the tickets: may this row begin, and what follows from its end. gate_tickets.py says why.
 
-Each worker process has one `Turns`. Everything that ended since the last flush ends in one transaction.
+Each worker process has one `WorkerTickets`. Everything that ended since the last flush ends in one transaction.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from .results import ResultLog
     from .tasks import Task
 
-#: The `kind` of JobFailed for a job that never began because one that it follows from failed.
-MEMBER_FAILED = "MemberFailed"
-
 _log = logging.getLogger("pistributer.gate")
 
 
@@ -51,7 +47,7 @@ _RUN, _DROP = Verdict("run"), Verdict("drop")
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Begun:
     """A job with a ticket that this process has begun."""
 
     job: str
@@ -86,7 +82,7 @@ class _Settled:
         return bool(self.ended or self.parked)
 
 
-class Turns:
+class WorkerTickets:
     """The jobs with tickets that one worker process has begun and not settled. Threads may share it."""
 
     def __init__(self, app: App, log: ResultLog | DictResults) -> None:
@@ -95,8 +91,8 @@ class Turns:
         self._results = log
         self._lock = threading.Lock()
         #: By job id. If it is empty, there is nothing to ask or tell here.
-        self.begun: dict[str, _Turn] = {}
-        self._ended: list[_Turn] = []
+        self.begun: dict[str, _Begun] = {}
+        self._ended: list[_Begun] = []
         #: Followers that the hooks have yet to hear of.
         self._sent: list[Sending] = []
         #: Rows that are settled when the next transaction begins, and those that are settled after this one.
@@ -105,7 +101,10 @@ class Turns:
     # -- beginning
 
     def begin(self, item: Item, task: Task[..., Any] | None, queue: Queue) -> Verdict:
-        """Whether the job in a row that was claimed from `queue` is to be run, before its attempt is counted."""
+        """Whether the job in a row that was claimed from `queue` is to be run, before its attempt is counted.
+
+        Raises BadCall for a row without a ticket whose arguments give no key.
+        """
         message = item.value
         job, copy = message["id"], message.get("ticket", 0)
         with self._gate.tickets.database.transaction() as connection:
@@ -120,7 +119,7 @@ class Turns:
                 return self._drop(job, copy, state, held)
             if state != store.DEAD:
                 connection.execute(store.BEGIN, (n,))
-                self.begun[job] = _Turn(job, copy, key, message)
+                self.begun[job] = _Begun(job, copy, key, message)
                 return _RUN if off is None else Verdict("off", off)
         self._settling.ended.append(job)
         return Verdict("bury", error)
@@ -138,10 +137,10 @@ class Turns:
         job, copy = message["id"], message.get("ticket", 0)
         key, limit = key_of(message, task)
         whole = {name: value for name, value in message.items() if name != "ticket"}
-        parcel, now = Parcel(job, self._app.name_of(queue), copy, 0.0, whole), time.time()
+        parcel, now = Parcel(job, self._app.name_of(queue), copy, 0.0, whole), self._app.now()
         if store.has_room(connection, key, limit):
             store.add(connection, parcel, store.BEGUN, now, key=key, key_limit=limit, stray=stray)
-            self.begun[job] = _Turn(job, copy, key, message)
+            self.begun[job] = _Begun(job, copy, key, message)
             return _RUN
         store.add(connection, parcel, store.PARKED, now, key=key, key_limit=limit, stray=True)
         self._settling.parked.append((job, copy))
@@ -158,13 +157,13 @@ class Turns:
 
     def returned(self, job: str, value: Any) -> None:
         """The task returned this. Raises RowError if it is to be handed on and JSON can not hold it."""
-        turn = self.begun.get(job)
-        if turn is None:
+        begun = self.begun.get(job)
+        if begun is None:
             return
-        if "chord" in turn.message:
-            turn.value = encode_json(value)[:-1].decode()
-        if turn.message.get("then"):
-            turn.next = self._next(turn.message["then"], value)
+        if "chord" in begun.message:
+            begun.value = encode_json(value)[:-1].decode()
+        if begun.message.get("then"):
+            begun.next = self._next(begun.message["then"], value)
 
     def _next(self, then: list[dict[str, Any]], value: Any) -> _Follower:
         first, rest = then[0], then[1:]
@@ -190,11 +189,11 @@ class Turns:
         return sum(self._end(job, store.DEAD, error) for job in jobs) > 0
 
     def _end(self, job: Any, state: int, error: str | None) -> bool:
-        turn = self.begun.pop(job, None)
-        if turn is None:
+        begun = self.begun.pop(job, None)
+        if begun is None:
             return False
-        turn.state, turn.error = state, error
-        self._ended.append(turn)
+        begun.state, begun.error = state, error
+        self._ended.append(begun)
         return True
 
     def again(self, jobs: Iterable[str]) -> None:
@@ -203,28 +202,8 @@ class Turns:
             self.begun.pop(job, None)
 
     def failed(self, message: dict[str, Any], error: BaseException) -> None:
-        """The job, with a ticket or without, failed for good or was called off: note it for those that follow from it."""
-        if "then" not in message and "chord" not in message:
-            return
-        reason = f"{type(error).__name__}: {error}"
-        why = f"{message['task']} (job {message['id']}), which this follows from, failed: {reason}"
-        for job in self._followers(message):
-            self._results.add_failure(job, MEMBER_FAILED, why, "", 0)
-
-    def _followers(self, message: dict[str, Any]) -> Iterator[str]:
-        """The jobs that will never begin if this one fails."""
-        for one in (message, *message.get("then", ())):
-            if one is not message:
-                yield one["id"]
-            if "chord" in one:
-                chord = one["chord"][0]
-                self._gate.tickets.database.write("UPDATE chords SET failed = ? WHERE id = ?", (time.time(), chord))
-                for (callback,) in self._gate.tickets.database.read(
-                    "SELECT callback FROM chords WHERE id = ?", (chord,)
-                ):
-                    found = orjson.loads(callback)
-                    yield found["id"]
-                    yield from self._followers(found)
+        """The job, with a ticket or without, failed for good or was called off."""
+        self._gate.fail_followers(self._results, message, error)
 
     # -- settling
 
@@ -237,20 +216,22 @@ class Turns:
             out: list[Parcel] = []
             with self._gate.tickets.database.transaction() as connection:
                 self._tidy(connection)
-                for turn in ended:
-                    self._end_one(connection, turn, out)
-            self._settling.ended += [turn.job for turn in ended]
+                for begun in ended:
+                    self._end_one(connection, begun, out)
+            self._settling.ended += [begun.job for begun in ended]
         self._put(out)
 
-    def _end_one(self, connection: sqlite3.Connection, turn: _Turn, out: list[Parcel]) -> None:
-        changed = connection.execute(store.END, (turn.state, turn.error, time.time(), turn.job, turn.copy)).rowcount
+    def _end_one(self, connection: sqlite3.Connection, begun: _Begun, out: list[Parcel]) -> None:
+        changed = connection.execute(
+            store.END, (begun.state, begun.error, self._app.now(), begun.job, begun.copy)
+        ).rowcount
         if not changed:
             return  # given up by a purge, or put again because its row seemed to be gone: that one's end counts
-        if turn.next is not None:
-            self._send(connection, turn.next, out)
-        if turn.value is not None:
-            self._add_part(connection, turn, out)
-        out += store.release(connection, turn.key)
+        if begun.next is not None:
+            self._send(connection, begun.next, out)
+        if begun.value is not None:
+            self._add_part(connection, begun, out)
+        out += store.release(connection, begun.key)
 
     def _send(self, connection: sqlite3.Connection, follower: _Follower, out: list[Parcel]) -> None:
         parcel = follower.parcel
@@ -260,17 +241,17 @@ class Turns:
         if not has_room:
             parcel = Parcel(parcel.job, parcel.queue, 0, 0.0, parcel.message)
         state = store.OUT if has_room else store.PARKED
-        store.add(connection, parcel, state, time.time(), key=follower.key, key_limit=follower.limit)
+        store.add(connection, parcel, state, self._app.now(), key=follower.key, key_limit=follower.limit)
         out += [parcel] if has_room else []
         self._sent.append(follower.sending)
 
-    def _add_part(self, connection: sqlite3.Connection, turn: _Turn, out: list[Parcel]) -> None:
+    def _add_part(self, connection: sqlite3.Connection, begun: _Begun, out: list[Parcel]) -> None:
         """Note a chord's member; the last one sends the callback."""
-        chord, place = turn.message["chord"]
+        chord, place = begun.message["chord"]
         known = connection.execute("SELECT 1 FROM chords WHERE id = ?", (chord,)).fetchone()
         if known is None:
             return
-        added = connection.execute("INSERT OR IGNORE INTO parts VALUES (?, ?, ?)", (chord, place, turn.value)).rowcount
+        added = connection.execute("INSERT OR IGNORE INTO parts VALUES (?, ?, ?)", (chord, place, begun.value)).rowcount
         less = "UPDATE chords SET missing = missing - ? WHERE id = ? RETURNING missing, queue, callback"
         [(missing, queue, callback)] = connection.execute(less, (added, chord)).fetchall()
         if missing:
@@ -280,7 +261,13 @@ class Turns:
         message["args"] = [[orjson.loads(value) for (value,) in values], *message.get("args", ())]
         connection.execute("DELETE FROM parts WHERE chord = ?", (chord,))
         connection.execute("DELETE FROM chords WHERE id = ?", (chord,))
-        self._send(connection, self._follower(message, queue), out)
+        try:
+            follower = self._follower(message, queue)
+        except Exception as error:  # noqa: BLE001 (a user's key function or hook; the members have ended all the same)
+            _log.exception("the callback of a chord can not be sent")
+            self._results.add_failure(message["id"], type(error).__name__, f"it could not be sent: {error}", "", 0)
+        else:
+            self._send(connection, follower, out)
 
     def _put(self, out: list[Parcel]) -> None:
         """What does not fit into its queue now, the sweep puts; waiting here could stop all workers for ever."""
@@ -317,12 +304,12 @@ class Turns:
 class Followers(Hook):
     """Has what a job returned handed on to those that follow from it."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, tickets: WorkerTickets) -> None:
+        self._tickets = tickets
 
     def after_run(self, run: Run) -> None:
-        if self._turns.begun:
-            self._turns.returned(run.job_id, run.value)
+        if self._tickets.begun:
+            self._tickets.returned(run.job_id, run.value)
 
 
 def _has_come_back(state: int, attempt: int) -> bool:
@@ -335,8 +322,11 @@ def _has_come_back(state: int, attempt: int) -> bool:
 
 
 def key_of(message: dict[str, Any], task: Task[..., Any] | None) -> tuple[str | None, int]:
-    """The key of a message, as tickets have it, and how many of that key may run."""
+    """The key of a message, as tickets have it, and how many of that key may run. BadCall if the arguments give none."""
     key = message.get("key")
     if key is None and task is not None:
-        key = task.key_for(message.get("args", ()), message.get("kwargs", {}))
+        try:
+            key = task.key_for(message.get("args", ()), message.get("kwargs", {}))
+        except Exception as error:
+            raise errors.BadCall(f"{task.name}: these arguments give no key: {error}", task=task.name) from error
     return ticket_key(message["task"], key), 1 if task is None else task.key_limit
