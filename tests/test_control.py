@@ -489,7 +489,7 @@ def test_a_paused_queue_of_a_pool_with_threads_is_left_alone_and_its_others_are_
     app = load_app(str(path))
     for name in "abcd":
         app.tasks["hold"].send(name)
-    with running(path, pools=[{"name": "all", "queues": ["slow", "quick"], "processes": 1, "threads": 2}]):
+    with running(path, pools=["all=slow,quick:processes=1:threads=2"]):
         wait_for(lambda: sorted(begun(tmp_path)) == ["a", "b"])
         control.pause(app.url, "slow")
         for name in "abcd":

@@ -134,10 +134,6 @@ def _main(app: str, options: str) -> None:
     wanted = json.loads(options)
     noted = wanted.pop("note_events", None)
     sys.path += wanted.pop("path", [])
-    if "pools" in wanted:
-        from pistributer import Pool
-
-        wanted["pools"] = [Pool(**pool) for pool in wanted["pools"]]
     if isinstance(wanted.get("processes"), list):
         wanted["processes"] = tuple(wanted["processes"])  # JSON has none
 
