@@ -261,14 +261,9 @@ def idle(peer: Peer, programs: Path, results: bool, share: float) -> dict[str, f
         bench.send("stamps", "1")
         time.sleep(SETTLED * share)
         pids, started = bench.processes(pool), time.monotonic()
-        before = sum(map(scheduled, pids))
+        before = sum(map(machine.scheduled_seconds, pids))
         time.sleep(IDLE * share)
-        return {"share": (sum(map(scheduled, pids)) - before) / (time.monotonic() - started)}
-
-
-def scheduled(pid: int) -> float:
-    """Seconds that the threads of a process have run: ticks, which `ps` counts, miss what is shorter than one."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+        return {"share": (sum(map(machine.scheduled_seconds, pids)) - before) / (time.monotonic() - started)}
 
 
 def rescue(peer: Peer, programs: Path, results: bool, share: float) -> dict[str, float]:

@@ -122,8 +122,7 @@ def idle_share(pid: int) -> float:
 
 def processor_seconds(pid: int) -> float:
     root = psutil.Process(pid)
-    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
-    return sum(spent.user + spent.system for spent in times)
+    return sum(machine.scheduled_seconds(process.pid) for process in (root, *root.children(recursive=True)))
 
 
 # -- rescue

@@ -186,9 +186,9 @@ class Scene:
             wait_for(lambda: not self._left_over())
         left = self._left_over()
         assert not left, f"processes left behind: {left}"
-        locks = [str(path) for path in Path(self.home.folder).parent.rglob("*.lock")]
-        assert locks
-        assert [path for path in locks if is_held(path)] == []
+        files = [str(path) for path in self.folder.rglob("*") if path.is_file()]
+        held = [path for path in files if is_held(path)]
+        assert not held, f"locks still held: {held}"
         status = self.status()
         assert (status.running, status.workers) == (False, [])
         assert [queue.stats.claimed for queue in status.queues] == [0] * len(status.queues)

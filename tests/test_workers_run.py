@@ -193,6 +193,30 @@ def test_the_neighbours_of_a_job_that_kills_its_worker_are_not_buried_with_it(tm
     app.close()
 
 
+def test_jobs_that_ran_beside_one_that_kills_its_worker_are_not_buried_with_it(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task
+        def fine(n):
+            time.sleep(0.2)
+            note("ended", n)
+
+        @app.task
+        def poison():
+            time.sleep(0.1)
+            os._exit(3)
+        """,
+    )
+    app = load_app(str(path))
+    app.tasks["poison"].send()
+    app.tasks["fine"].send_many((n,) for n in range(9))
+    assert run_until_empty(path, processes=1, threads=4).reason == "drained"
+    assert [row.value["task"] for row in app.queue().scan("dead")] == ["poison"]
+    assert {int(n) for n in notes(tmp_path, "ended")} == set(range(9))
+    app.close()
+
+
 def test_retries_end_in_the_dead_letters(tmp_path: Path) -> None:
     path = write_app(
         tmp_path,

@@ -287,7 +287,7 @@ class _Run:
 
 
 def _remains(url: str, folder: Path, processes: int) -> Remains:
-    held = sum(is_held(str(path)) for path in folder.rglob("*.lock"))
+    held = sum(is_held(str(path)) for path in folder.rglob("*") if path.is_file())
     stats = [queue.stats for queue in read_status(url).queues]
     return Remains(
         processes, held, sum(it.claimed for it in stats), sum(it.ready + it.delayed for it in stats),

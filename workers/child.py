@@ -8,7 +8,7 @@ says that there is news: a queue was resumed, or the running job was called off.
 
 The lifeline is a pipe whose write end only the supervisor holds: its end of file says that the supervisor is dead,
 however it died. Refused: comparing `os.getppid()` and PR_SET_PDEATHSIG, because under "forkserver" the parent is the
-fork server, which lives as long as any child does; a watching thread, because threads and user code that forks do not
+fork server, not the supervisor; a watching thread, because threads and user code that forks do not
 mix.
 """
 

@@ -9,7 +9,7 @@ time: none of them runs on the event loop.
 
 Rows are claimed as there are threads for them. What kind of task a row needs is known only once it is claimed, so one may wait
 here for a thread of its kind; nothing is claimed meanwhile. It is not begun: it goes back, uncounted, when the process leaves
-or dies.
+or dies. So does what waits for a job to end that runs alone, because a worker died of it, perhaps.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from .attempts import Attempt
 from .board import Desk
 from .calling import SharedLoop
 from .child import Child
+from .excused import suspects
 from .hooks import Hook, Run
 from .lanes import Lanes
 from .loop import WAIT
+from .messages import find_fault
 from .pools import Pool
 from .retries import Cancel
 from .time_limits import CoroutineTimeLimits, time_is_up
@@ -65,6 +67,9 @@ class ConcurrentLoop(TaskLoop):
         #: Which of the two the app's tasks need; by it, how many rows are worth claiming.
         kinds = {ready.is_async for ready in self._tasks.values()} or {False}
         self._needed = [self._crews[kind] for kind in kinds]
+        self._suspects = suspects(app.home.run)
+        #: What runs, or is to run next, is to run alone.
+        self._alone = False
 
     def flush_logs(self) -> None:
         self._logs.flush({attempt.run for attempt in self._running})
@@ -109,7 +114,7 @@ class ConcurrentLoop(TaskLoop):
     def _begin_waiting(self) -> bool:
         """Begin what was claimed, as far as there are threads. False if something still waits for one."""
         for crew in self._crews:
-            while crew.waiting and crew.free:
+            while crew.waiting and crew.free and self._has_room_for(crew.waiting[0][1]):
                 queue, item = crew.waiting.popleft()
                 self._turn_to(queue)
                 if self.lanes.is_paused(queue):
@@ -118,6 +123,20 @@ class ConcurrentLoop(TaskLoop):
                     self.handle(item)
         self.settle()
         return not any(crew.waiting for crew in self._crews)
+
+    def _has_room_for(self, item: Item) -> bool:
+        """A job whose worker died may have killed it. It runs alone, or it would use up the attempts of others, too."""
+        if not (self._alone and self._running):
+            self._alone = bool(item.attempt) and self._is_suspect(item)
+        return not (self._alone and self._running)
+
+    def _is_suspect(self, item: Item) -> bool:
+        message = item.value if find_fault(item.value) is None else {}
+        job, ready = message.get("id", ""), self._tasks.get(message.get("task", ""))
+        if ready is None or not self._suspects.read()[job]:
+            return False
+        most = ready.task.most_attempts(message.get("retries", ready.task.policy.limit))
+        return 0 < item.attempt - self._excused.read()[job] < most  # beyond, it is buried and not begun
 
     def _run(self, ready: Ready, item: Item, run: Run) -> None:
         self.queue.start(item)

@@ -12,7 +12,8 @@ from . import runs
 from .board import Board
 from .whole_queue import add_up
 
-#: Counting what is left may take up this part of the time: a file queue with a long backlog is read to be counted.
+#: Counting what is left may take up this part of a processor: a file queue with a long backlog is read to be counted. Of the
+#: processor, not of the time: where the disk is busy a look takes long, and a drained run would go on for 20 times as long.
 _SHARE = 0.05
 #: … and for show it is done no more often than this, in seconds: an idle pool is to cost next to nothing.
 _COUNT_AGAIN = 1.0
@@ -91,7 +92,7 @@ class Gauge:
         return self._left
 
     def _measure(self) -> None:
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         self._done, _ = self._ended()
         self._left = 0
         for name, lanes in self._queues().items():
@@ -101,7 +102,7 @@ class Gauge:
             self.ready[name] = stats.ready
             self._left += stats.ready + stats.claimed + stats.delayed
         self._measured = begun
-        self._due = begun + (time.monotonic() - begun) / _SHARE
+        self._due = begun + (time.process_time() - used) / _SHARE
 
     def _ended(self) -> tuple[int, int]:
         """Jobs and rows that ended, and how many of them badly."""

@@ -19,7 +19,7 @@ from .control_server import ControlServer
 from .crew import Crew
 from .deaths import Deaths
 from .decisions import Say
-from .excused import excused
+from .excused import excused, suspects
 from .gauge import Gauge, Progress
 from .last_words import STACK
 from .loading import load_app, source_of
@@ -127,6 +127,7 @@ class _Run:
         self._asked: set[tuple[int, float]] = set()
         self._called_off = cancelling.CalledOff(self.home.run)
         self._excused = excused(self.home.run)
+        self._suspects = suspects(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
         #: The paused queues because of which a run that waits for empty queues can not end, as they were last told.
@@ -303,6 +304,7 @@ class _Run:
         if self._premises.alone:  # else a job may move behind the back of the look at all of them
             cancelling.forget_all_but(self.home.run, self._jobs())
             self._excused.forget_all_but(self._jobs())
+            self._suspects.forget_all_but(self._jobs())
 
     def _jobs(self) -> Iterator[str]:
         """The ids of all jobs that have not ended."""
@@ -318,6 +320,7 @@ class _Run:
     def _event(self, said: Say) -> None:
         if said.key is not None and said.cause is not None and not said.cause.normal:
             self._note_death(said)
+            self._note_suspects(said.key)
             self._wake_others(said.key[0])
         if said.action == "reloading":
             self._notifier.reloads()
@@ -342,6 +345,11 @@ class _Run:
     def _examine(self, key: Key, pid: int, cause: Cause) -> Cause:
         number = self.crew.seats[key[0]].of(key[1])[0]
         return self._deaths.examine(number, self._slots(key), cause, pid, self._overdue.pop(key, None))
+
+    def _note_suspects(self, key: Key) -> None:
+        running = [slot.job for slot in self._slots(key) if slot.since]
+        if len(running) > 1:
+            self._suspects.add(*running)
 
     def _slots(self, key: Key) -> list[Slot]:
         """What the child shows on the board."""
