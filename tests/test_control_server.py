@@ -30,6 +30,8 @@ from tests.worker_tools import DEADLINE, wait_for
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request["do"] == "refuse":
         raise errors.ControlError("no", hint="ask for something else")
+    if request["do"] == "break":
+        raise ZeroDivisionError("by hand")
     return {"said": "x" * request.get("size", 1), "n": request.get("n")}
 
 
@@ -135,6 +137,15 @@ def test_a_refusal_says_why_and_what_to_do(served: Served) -> None:
     with pytest.raises(errors.ControlError) as refused:
         served.ask("refuse")
     assert (refused.value.message, refused.value.hint) == ("no", "ask for something else")
+
+
+def test_a_fault_of_ours_is_answered_too_and_harms_nobody(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level("CRITICAL", logger="pistributer.supervisor"),
+        pytest.raises(errors.ControlError, match="by hand"),
+    ):
+        served.ask("break")
+    assert served.ask(n=1)["n"] == 1
 
 
 @pytest.mark.parametrize(

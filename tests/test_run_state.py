@@ -134,6 +134,19 @@ def test_killed_anywhere_the_folder_of_a_supervisor_is_in_nobodys_way(tmp_path: 
         assert runs.folders(folder) == []
 
 
+def test_what_a_newer_release_says_of_itself_is_passed_over(tmp_path: Path) -> None:
+    premises = runs.Premises(str(tmp_path))
+    premises.take("app.py", assign({"worker a": (2, 0, 1)}), ["a"])
+    before = runs.read_record(premises.folder)
+    path = Path(premises.folder) / "run.json"
+    text = path.read_text().replace('{"pid"', '{"mood":"fine","pid"').replace('{"first"', '{"shape":"round","first"')
+    path.write_text(text)
+    assert "mood" in text
+    assert "shape" in text
+    assert runs.read_record(premises.folder) == before
+    premises.leave()
+
+
 def test_a_period_is_as_long_as_there_is_somebody(tmp_path: Path) -> None:
     def take() -> tuple[runs.Premises, str]:
         premises = runs.Premises(str(tmp_path))

@@ -78,15 +78,16 @@ def paused(url: Url) -> list[str]:
 def scale(url: Url, what: str, to: int | str, *, pid: int | None = None) -> list[Answer]:
     """Have `to` processes for a queue of tasks or a consumer: 8, "+2", "-1", or "reset" for as many as `run` asks for.
 
-    It holds for the next run too; with `pid`, only until that supervisor ends. Those that are too many finish what they run.
-    Answers have `role`, `processes` and `asked`, which is how many `run` asks for.
+    It holds for the next run too; for one of several supervisors, only until it ends. Those that are too many finish what
+    they run. Answers have `role`, `processes` and `asked`, which is how many `run` asks for.
     """
     asked = _supervisors(url, pid)
+    alone = pid is not None and len(_supervisors(url, None)) > 1
     wanted = [str(to)] * len(asked)
     if len(asked) > 1 and str(to).startswith(("+", "-")):
         wanted = _absolute(asked, what, int(to))
     return [
-        _ask(folder, record.pid, "scale", {"what": what, "to": size, "alone": pid is not None})
+        _ask(folder, record.pid, "scale", {"what": what, "to": size, "alone": alone})
         for (folder, record), size in zip(asked, wanted, strict=True)
     ]
 

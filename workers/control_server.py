@@ -20,6 +20,7 @@ have `_LONGEST_LINE` bytes, a client that does not read its answer is not read f
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -33,6 +34,8 @@ from pistributer.storage import forking
 
 from .sockets import peer_uid, reachable
 from .supervisor import Supervisor
+
+_log = logging.getLogger("pistributer.supervisor")
 
 VERSION = 1
 NAME = "socket"
@@ -101,6 +104,9 @@ class ControlServer:
             answer = {"ok": True, **self._answer(_parse(line))}
         except errors.PistributerError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
+        except Exception as error:  # noqa: BLE001 (a fault of ours; the pool is not to pay for it)
+            _log.exception("a request through the control socket failed: %.200r", line)
+            answer = {"ok": False, "error": f"{type(error).__name__}: {error}", "hint": "its log says where"}
         return orjson.dumps({"v": VERSION, "pid": os.getpid(), **answer}) + b"\n"
 
     def _after_fork(self) -> None:

@@ -135,7 +135,8 @@ class Crew:
         if count == self._supervisor.size(role):
             return
         self.seats[role] = seats.resized(count)
-        self._premises.describe(self.seats)
+        with contextlib.suppress(errors.StorageError):  # a full disk, say: `status` shows the size from before
+            self._premises.describe(self.seats)
         self._supervisor.scale(role, count)
 
     # -- commands
@@ -168,9 +169,7 @@ class Crew:
         if count is not None and not 1 <= count <= seats.room:
             raise errors.ControlError(
                 f"{part.name} can have 1 to {seats.room} processes, not {count}",
-                hint="pause the queue to have none"
-                if count < 1
-                else "start the run with more, which makes room for more",
+                hint="pause the queue to have none" if count < 1 else "start the run with more, which makes room",
             )
         self._own_sizes.pop(part.name, None)
         if not alone:

@@ -30,8 +30,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -144,8 +144,13 @@ def read_record(folder: str) -> Record | None:
             found = orjson.loads(file.read())
     except FileNotFoundError:
         return None
-    seats = {role: Seats(**seat) for role, seat in found.pop("seats").items()}
-    return Record(**found, seats=seats)
+    seats = {role: Seats(**_known(seat, Seats)) for role, seat in found["seats"].items()}
+    return Record(**{**_known(found, Record), "seats": seats})
+
+
+def _known(found: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Without what a newer release may have added."""
+    return {field.name: found[field.name] for field in fields(kind)}
 
 
 @contextlib.contextmanager
