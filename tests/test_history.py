@@ -237,6 +237,17 @@ def test_a_death_is_told_under_every_start_method(path: Path, app: App, method: 
     ]  # fmt: skip
 
 
+def test_an_attempt_of_which_nobody_was_left_to_tell_is_counted(path: Path, app: App, tmp_path: Path) -> None:
+    """Killed together with the supervisor, as by a crash of the machine."""
+    job = app.tasks["hold"].send()
+    with RunningApp(path, processes=1):
+        wait_for(lambda: notes(tmp_path, "held"))
+    (tmp_path / "go").touch()
+    run_out(path)
+    assert shape(job.attempts()) == [(1, "unknown"), (2, "done")]
+    assert getattr(job.progress(), "done", None) == 2
+
+
 # -- the log
 
 
