@@ -267,6 +267,23 @@ def test_an_attempt_that_left_no_line_is_named(tmp_path: Path) -> None:
     assert read_attempts(str(tmp_path), "c") == []
 
 
+def test_a_worker_that_dies_behind_its_last_line_is_no_attempt_of_its_own(tmp_path: Path) -> None:
+    """It noted how the attempt ended, and was killed before it settled the row; so the job came again."""
+    log = HistoryLog(str(tmp_path))
+    log.note("a", "retried", attempt=1, at=1.0, pid=7)
+    log.note("a", "failed", attempt=2, at=2.0, pid=7)
+    log.note("a", "died", attempt=2, at=2.1, pid=7)
+    log.note("a", "failed", attempt=3, at=3.0, pid=8)
+    log.note("b", "failed", attempt=2, at=1.0, pid=7)  # the supervisor was killed with it
+    log.note("b", "failed", attempt=3, at=2.0, pid=8)
+    log.note("c", "died", attempt=1, at=1.0, pid=7)  # not to blame, so it was not counted
+    log.note("c", "died", attempt=1, at=2.0, pid=8)
+    log.close()
+    assert shape(read_attempts(str(tmp_path), "a")) == [(1, "retried"), (2, "failed"), (3, "failed")]
+    assert shape(read_attempts(str(tmp_path), "b")) == [(1, "unknown"), (2, "failed"), (3, "failed")]
+    assert shape(read_attempts(str(tmp_path), "c")) == [(1, "died"), (1, "died")]
+
+
 def test_ids_that_contain_each_other_are_not_mixed_up(tmp_path: Path) -> None:
     log = HistoryLog(str(tmp_path))
     log.note("ab", "failed", attempt=1, at=1.0, text='{"id":"a"')

@@ -180,10 +180,11 @@ def _number(lines: Iterable[dict[str, Any]]) -> Iterator[Attempt]:
     for line in lines:
         number = line.get("attempt") or last + 1
         if line["what"] == "died" and number == last and noted_by == line.get("pid"):
-            continue  # the attempt had ended and was noted; its worker died before it could settle the row
-        noted_by = line.get("pid") if line["what"] == "retried" else -1
-        # A dead letter that was put back begins with 1 again. A number that comes twice was not counted.
-        start = 1 if number < last or ended else last + 1
+            ended = False  # the attempt had ended and was noted; its worker died before it could settle the row
+            continue
+        noted_by = -1 if line["what"] == "died" else line.get("pid")
+        # A dead letter that was put back begins with 1 again. A number that comes twice otherwise was not counted.
+        start = 1 if number < last or (ended and number == last) else last + 1
         for missing in range(start, number):
             yield Attempt(missing, "unknown", text=_NO_LINE)
         yield _attempt(line, number)
