@@ -21,8 +21,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .home import Home
 from .hooks import Hook, Run
-from .pages import JobProgress
+from .pages import JobProgress, find_progress
 from .results import Finished
 from .retries import Snooze
 from .segment_log import Follower, SegmentLog, clean
@@ -154,6 +155,13 @@ def last_deaths(folder: str) -> dict[str, Death]:
         if line["at"] >= found.get(line["id"], line)["at"]:
             found[line["id"]] = line
     return {id: death for id, line in found.items() if (death := _attempt(line, 0).death) is not None}
+
+
+def read_progress(home: Home, id: str) -> JobProgress | None:
+    """What the job or row `id` last said of its progress, now or before it ended."""
+    # The page of a killed supervisor may still lie there, so that a page is no proof of being the latest.
+    said = [find_progress(home.run, id), last_progress(home.history, id)]
+    return max((one for one in said if one is not None), key=lambda one: one.at, default=None)
 
 
 def last_progress(folder: str, id: str) -> JobProgress | None:
