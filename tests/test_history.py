@@ -237,6 +237,17 @@ def test_a_death_is_told_under_every_start_method(path: Path, app: App, method: 
     ]  # fmt: skip
 
 
+def test_an_attempt_of_which_nobody_was_left_to_tell_is_counted(path: Path, app: App, tmp_path: Path) -> None:
+    """Killed together with the supervisor, as by a crash of the machine."""
+    job = app.tasks["hold"].send()
+    with RunningApp(path, processes=1):
+        wait_for(lambda: notes(tmp_path, "held"))
+    (tmp_path / "go").touch()
+    run_out(path)
+    assert shape(job.attempts()) == [(1, "unknown"), (2, "done")]
+    assert getattr(job.progress(), "done", None) == 2
+
+
 # -- the log
 
 
@@ -254,6 +265,23 @@ def test_an_attempt_that_left_no_line_is_named(tmp_path: Path) -> None:
         (1, "failed"), (1, "retried"), (2, "unknown"), (3, "done"),
     ]  # fmt: skip
     assert read_attempts(str(tmp_path), "c") == []
+
+
+def test_a_worker_that_dies_behind_its_last_line_is_no_attempt_of_its_own(tmp_path: Path) -> None:
+    """It noted how the attempt ended, and was killed before it settled the row; so the job came again."""
+    log = HistoryLog(str(tmp_path))
+    log.note("a", "retried", attempt=1, at=1.0, pid=7)
+    log.note("a", "failed", attempt=2, at=2.0, pid=7)
+    log.note("a", "died", attempt=2, at=2.1, pid=7)
+    log.note("a", "failed", attempt=3, at=3.0, pid=8)
+    log.note("b", "failed", attempt=2, at=1.0, pid=7)  # the supervisor was killed with it
+    log.note("b", "failed", attempt=3, at=2.0, pid=8)
+    log.note("c", "died", attempt=1, at=1.0, pid=7)  # not to blame, so it was not counted
+    log.note("c", "died", attempt=1, at=2.0, pid=8)
+    log.close()
+    assert shape(read_attempts(str(tmp_path), "a")) == [(1, "retried"), (2, "failed"), (3, "failed")]
+    assert shape(read_attempts(str(tmp_path), "b")) == [(1, "unknown"), (2, "failed"), (3, "failed")]
+    assert shape(read_attempts(str(tmp_path), "c")) == [(1, "died"), (1, "died")]
 
 
 def test_ids_that_contain_each_other_are_not_mixed_up(tmp_path: Path) -> None:

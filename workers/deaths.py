@@ -15,7 +15,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
 from pistributer import errors
@@ -72,12 +72,19 @@ class Deaths:
         )  # fmt: skip
 
     def _log_of(self, number: int, moment: float) -> str:
+        with self._page(number) as page:
+            return "" if page is None else logged_since(page, moment)
+
+    @contextlib.contextmanager
+    def _page(self, number: int) -> Iterator[Page | None]:
+        """The child's page; None if it died before it made one, or makes none."""
         try:
             page = Page(page_path(self._board, number))
         except errors.StorageError:
-            return ""  # it died before it made one
+            yield None
+            return
         try:
-            return logged_since(page, moment)
+            yield page
         finally:
             page.close()
 
@@ -85,17 +92,11 @@ class Deaths:
         """Add to the history of the job that child `number` was running, if it ran one, or of a row of the queue `rows_of`."""
         if not slot.since:
             return
-        path, log, progress = page_path(self._board, number), "", None
-        try:
-            page = Page(path)
-        except errors.StorageError:
-            pass  # it died before it made one
-        else:
-            log, progress = logged_since(page, slot.since), page.progress().get(slot.job)
-            page.close()
+        with self._page(number) as page:
+            progress = None if page is None else page.progress().get(slot.job)
         death = Death(
             worker, signal_name(cause.code) if cause.kind == "signal" else None,
-            cause.code if cause.kind == "exit" else None, cause.peak_rss, cause.oom, log,
+            cause.code if cause.kind == "exit" else None, cause.peak_rss, cause.oom, self._log_of(number, slot.since),
             stack_since(stack_path(self._board, number), slot.since),
         )  # fmt: skip
         now, id = time.time(), slot.job if rows_of is None else row_id(rows_of, slot.job)

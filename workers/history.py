@@ -21,8 +21,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from .home import Home
 from .hooks import Hook, Run
-from .pages import JobProgress
+from .pages import JobProgress, find_progress
 from .results import Finished
 from .retries import Snooze
 from .segment_log import Follower, SegmentLog, clean
@@ -156,6 +157,13 @@ def last_deaths(folder: str) -> dict[str, Death]:
     return {id: death for id, line in found.items() if (death := _attempt(line, 0).death) is not None}
 
 
+def read_progress(home: Home, id: str) -> JobProgress | None:
+    """What the job or row `id` last said of its progress, now or before it ended."""
+    # The page of a killed supervisor may still lie there, so that a page is no proof of being the latest.
+    said = [find_progress(home.run, id), last_progress(home.history, id)]
+    return max((one for one in said if one is not None), key=lambda one: one.at, default=None)
+
+
 def last_progress(folder: str, id: str) -> JobProgress | None:
     """What the job last said of its progress, in an attempt that is over."""
     said = [
@@ -180,10 +188,11 @@ def _number(lines: Iterable[dict[str, Any]]) -> Iterator[Attempt]:
     for line in lines:
         number = line.get("attempt") or last + 1
         if line["what"] == "died" and number == last and noted_by == line.get("pid"):
-            continue  # the attempt had ended and was noted; its worker died before it could settle the row
-        noted_by = line.get("pid") if line["what"] == "retried" else -1
-        # A dead letter that was put back begins with 1 again. A number that comes twice was not counted.
-        start = 1 if number < last or ended else last + 1
+            ended = False  # the attempt had ended and was noted; its worker died before it could settle the row
+            continue
+        noted_by = -1 if line["what"] == "died" else line.get("pid")
+        # A dead letter that was put back begins with 1 again. A number that comes twice otherwise was not counted.
+        start = 1 if number < last or (ended and number == last) else last + 1
         for missing in range(start, number):
             yield Attempt(missing, "unknown", text=_NO_LINE)
         yield _attempt(line, number)

@@ -10,8 +10,8 @@ from pistributer import errors
 from pistributer.queues.contract import Row
 
 from .cancelling import CalledOff, call_off
-from .history import Attempt, last_progress, read_attempts
-from .pages import JobProgress, find_progress
+from .history import Attempt, read_attempts, read_progress
+from .pages import JobProgress
 from .result_dict import DictResults
 from .results import Finished, ResultReader, to_error
 
@@ -117,8 +117,7 @@ class Job(Generic[T]):
 
         Readable from any process.
         """
-        home = self._app.home
-        return find_progress(home.run, self.id) or last_progress(home.history, self.id)
+        return read_progress(self._app.home, self.id)
 
     def cancel(self) -> None:
         """Call the job off. Returns at once; what came of it, `status` and `result` say.

@@ -13,9 +13,9 @@ from pistributer.queues.opening import open_queue
 from .app import App
 from .cancelling import CalledOff
 from .gate import Held
-from .history import Attempt, last_progress, read_attempts, row_id
+from .history import Attempt, read_attempts, read_progress, row_id
 from .home import Home
-from .pages import JobProgress, find_progress
+from .pages import JobProgress
 from .results import Finished, ResultReader
 from .status import WorkerStatus, read_workers
 
@@ -109,7 +109,7 @@ def _life(home: Home, id: str, queue: str | None, row: Row | None) -> Life | Non
     result = None if job is None else ResultReader(home.results).find(job)
     called = job if job is not None else row_id(str(queue), id)
     attempts = read_attempts(home.history, called, result)
-    progress = find_progress(home.run, called) or last_progress(home.history, called)
+    progress = read_progress(home, called)
     held = None if job is None or result is not None else _find_held(home, job)
     if row is None and not attempts and result is None and progress is None and held is None:
         return None
