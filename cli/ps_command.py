@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import exits, terminal
+from .targets import addressed
 
 if TYPE_CHECKING:
     from ..workers.watching import ProcessStatus
@@ -33,7 +34,8 @@ def ps(app: str, as_json: bool) -> None:
     """
     from ..workers.watching import Watcher
 
-    found = Watcher(app).look()
+    with addressed():
+        found = Watcher(app).look()
     if as_json:
         terminal.print_json([dataclasses.asdict(process) for process in found.processes])
         return

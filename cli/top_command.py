@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from . import exits, terminal
+from .targets import addressed
 from .top_screen import View, draw, help_page
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def top(app: str, interval: float) -> None:
         hint = f"`pistributer ps {app}` prints the processes once, with --json for programs"
         exits.fail("top needs a terminal", hint=hint, code=exits.USAGE)
     watcher = Watcher(app)
-    watcher.look()  # what is wrong with APP is told before the screen is taken
+    with addressed():
+        watcher.look()  # what is wrong with APP is told before the screen is taken
     locale.setlocale(locale.LC_ALL, "")
     os.environ.setdefault("ESCDELAY", "25")
     _require_screen()

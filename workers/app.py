@@ -494,7 +494,6 @@ class App:
         """Live elsewhere from now on, in this process. Nothing is copied. For `pistributer.testing`."""
         self.close()
         self.home, self.url = home, home.url
-        self.gate = Gate(self, durable=self._options["sync"] in ("each", "group"))
         self.result_store, self.stand_in = results, stand_in
         self.gate = self._make_gate()
         self.__dict__.pop("results", None)  # the cached property
