@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pistributer.storage.locks import is_held
 from pistributer.workers.loading import load_app
@@ -154,7 +154,7 @@ class Scene:
         return pid
 
     def pid_of(self, victim: Victim) -> int:
-        """The process of that kind; among the workers, the one that runs a job if there is one."""
+        """The process of that kind; among the workers, the one that runs the job if there is one."""
         if victim == "supervisor":
             return self.supervisor.process.pid
         if victim == "fork server":
@@ -163,7 +163,7 @@ class Scene:
 
     def _living(self, role: str) -> list[int]:
         found = [it for it in self.workers() if it.role.startswith(role) and it.alive]
-        return [it.pid for it in sorted(found, key=lambda it: it.since is None)]
+        return [it.pid for it in sorted(found, key=lambda it: it.task not in get_args(Kind))]
 
     def workers(self) -> list[WorkerStatus]:
         return self.status().workers
