@@ -134,7 +134,9 @@ def test_a_value_that_json_would_change_is_refused(tmp_path: Path, value: Any) -
         Pistributer.put(tmp_path / "c.jsonl", value)
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object(), {(1,): 2}, {"a": decimal.Decimal(1)}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [b"bytes", {1, 2}, object(), {(1,): 2}, {"a": decimal.Decimal(1)}], ids=lambda value: type(value).__name__
+)
 def test_a_type_that_json_does_not_know_is_a_type_error(tmp_path: Path, value: Any) -> None:
     with pytest.raises(TypeError) as caught:
         Pistributer.put(tmp_path / "c.jsonl", value)

@@ -136,7 +136,8 @@ class Terminal:
         variables = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **variables}
         self.process = subprocess.Popen(
             command,
-            env={**environment(), **variables},
+            # curses believes these two more than the terminal, and the tests' own runner sets them.
+            env={name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")} | variables,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

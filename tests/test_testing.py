@@ -28,6 +28,7 @@ from pistributer import (
     WorkError,
     chain,
     chord,
+    current_run,
     group,
     progress,
 )
@@ -54,6 +55,27 @@ def box(app: App) -> Iterator[Stage]:
 
 
 # -- eager
+
+
+def test_the_current_run_is_that_of_the_job_that_runs(app: App, run: Stage) -> None:
+    seen: list[str | None] = []
+
+    def see() -> None:
+        now = current_run()
+        seen.append(None if now is None else now.task.name)
+
+    @app.task
+    def inner() -> None:
+        see()
+
+    @app.task
+    def outer() -> None:
+        inner.send()
+        see()
+
+    outer.send()
+    see()
+    assert seen == ["inner", "outer", None]
 
 
 def test_an_eager_send_has_run_when_it_returns(app: App, run: Stage) -> None:
