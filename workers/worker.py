@@ -140,6 +140,13 @@ class TaskLoop(Loop):
         """What holds tasks to their soft time limits."""
         return SoftTimeLimits()
 
+    def run(self) -> None:
+        outside = CURRENT.get()
+        try:
+            super().run()
+        finally:
+            CURRENT.set(outside)  # once, not after each job; in a test, what follows may be another job
+
     def before_batch(self) -> None:
         self._cancelled = self._called_off.read()
 

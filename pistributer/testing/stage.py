@@ -32,7 +32,7 @@ from pistributer.workers.loop import Loop
 from pistributer.workers.messages import find_fault
 from pistributer.workers.pages import Page, page_path
 from pistributer.workers.producers import pump
-from pistributer.workers.progress import CURRENT, use_none, use_page
+from pistributer.workers.progress import use_none, use_page
 from pistributer.workers.scheduler import Entry
 from pistributer.workers.stand_in import StandIn
 from pistributer.workers.tasks import Task
@@ -276,11 +276,7 @@ class Stage(StandIn):
             self._players[queue, level] = self._make_player(queue)
         player, loop = self._players[queue, level]
         player.leaves = False
-        outside = CURRENT.get()
-        try:
-            loop.run()
-        finally:
-            CURRENT.set(outside)  # a worker leaves the last run standing; here, what follows is the test or another job
+        loop.run()
         return self._raised is None
 
     def _make_player(self, queue: str) -> tuple[Player, Loop]:
