@@ -132,7 +132,7 @@ def rescue(folder: Path) -> Iterator[Figure]:
     app = load(folder)
     found = []
     # More workers than kills, because one that is killed again and again comes back after growing pauses.
-    with running(folder, processes=RESCUES + 4):
+    with running(folder, "--queues", "default", processes=RESCUES + 4):
         wait_until_up(folder, RESCUES + 4)
         for number in range(RESCUES):
             app.hold.send(number)

@@ -38,6 +38,8 @@ __all__ = ["Options", "Progress", "run"]
 
 #: Seconds between two calls of `on_progress`, and between two looks at everything that no descriptor tells.
 _PROGRESS = 0.2
+#: … while nothing ends: an idle pool is to cost next to nothing.
+_CALM = 0.4
 #: A process whose hard time limit comes within so many seconds is asked where it is: when it has come, it is killed.
 _ASK_BEFORE = 1.5 * _PROGRESS
 #: Seconds between two looks for tickets that somebody has died over.
@@ -93,7 +95,7 @@ def run(
                  so many bytes of resident memory
     reload       for development: new processes when the app's code changes
     on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
-    on_progress  called about five times a second
+    on_progress  called up to five times a second
 
     Several runs of one app, from one source or from several, share its queues; each producer runs in one of them, and each
     schedule. Raises BootError if the app can not be loaded or has nothing to run, or if a pool is to take from a
@@ -174,12 +176,18 @@ class _Run:
         return supervisor.outcome()
 
     def _loop(self, supervisor: Supervisor, duties: list[Callable[[], object]]) -> None:
-        due = 0.0
-        while supervisor.step(_PROGRESS):
+        due, pause, settled = 0.0, _PROGRESS, 0
+        limited = self._has_hard_limits()
+        while supervisor.step(pause):
             if (now := time.monotonic()) >= due:
-                due = now + _PROGRESS
                 for duty in duties:
                     duty()
+                before, settled = settled, self._gauge.board.totals().settled
+                pause = _PROGRESS if limited or settled != before else _CALM
+                due = now + pause
+
+    def _has_hard_limits(self) -> bool:
+        return any(task.hard_time_limit for task in self.app.tasks.values())
 
     def _duties(
         self,
@@ -187,11 +195,11 @@ class _Run:
         ends: contextlib.ExitStack,
         on_progress: Callable[[Progress], object] | None,
     ) -> Iterator[Callable[[], object]]:
-        """What to do five times a second, and what to end when the run does."""
+        """What to do five times a second, half as often while nothing ends, and what to end when the run does."""
         yield self._look_at_wishes
         yield lambda: self._deaths.look(self._running_slots(supervisor))
         yield self._sweep
-        if any(task.hard_time_limit for task in self.app.tasks.values()):
+        if self._has_hard_limits():
             yield lambda: self._end_overdue(supervisor)
         yield lambda: self._interrupt(supervisor)
         if self.crew.autoscales:
