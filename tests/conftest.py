@@ -10,6 +10,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from pistributer import App
+from pistributer.workers.loading import load_app
+
+from .worker_tools import write_app
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Assertions of the conformance classes explain themselves as those of test files do.
@@ -36,6 +41,26 @@ def cli_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         script.chmod(0o755)
     path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "100"}
+
+
+@pytest.fixture(params=["jsonl", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an app lives, once for each driver."""
+    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def app_file(request: pytest.FixtureRequest, tmp_path: Path, url: str) -> Path:
+    """A file that defines an app with the `TASKS` of the test's module."""
+    return write_app(tmp_path, request.module.TASKS, url)
+
+
+@pytest.fixture
+def app(app_file: Path) -> Iterator[App]:
+    """That app, imported."""
+    app = load_app(str(app_file))
+    yield app
+    app.close()
 
 
 @pytest.fixture(autouse=True)

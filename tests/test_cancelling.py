@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import pytest
 
 from pistributer import App, JobFailed
 from pistributer.workers import cancelling
-from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from tests.worker_tools import RunningApp, notes, wait_for, write_app
+from tests.worker_tools import RunningApp, notes, wait_for
 
 TASKS = """
 import asyncio
@@ -43,23 +41,6 @@ async def slow_await(n):
 def silent():
     note("ran", "silent")
 """
-
-
-@pytest.fixture(params=["jsonl", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
-
-
-@pytest.fixture
-def app_file(tmp_path: Path, url: str) -> Path:
-    return write_app(tmp_path, TASKS, url)
-
-
-@pytest.fixture
-def app(app_file: Path) -> Iterator[App]:
-    app = load_app(str(app_file))
-    yield app
-    app.close()
 
 
 def assert_cancelled(job: Any, words: str) -> None:

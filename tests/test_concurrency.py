@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pistributer import App, JobFailed
-from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
 from pistributer.workers.status import read_status
-from tests.worker_tools import RunningApp, is_gone, notes, wait_for, write_app
+from tests.worker_tools import RunningApp, is_gone, notes, wait_for
 
 TASKS = """
 import asyncio, contextvars, re, sys, threading
@@ -118,23 +116,6 @@ def stuck():
 def notes(name):
     return (HERE / name).read_text().split()
 """
-
-
-@pytest.fixture(params=["jsonl", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
-
-
-@pytest.fixture
-def app_file(tmp_path: Path, url: str) -> Path:
-    return write_app(tmp_path, TASKS, url)
-
-
-@pytest.fixture
-def app(app_file: Path) -> Iterator[App]:
-    app = load_app(str(app_file))
-    yield app
-    app.close()
 
 
 def run_until_empty(path: Path, **options: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +39,6 @@ def bad(n):
 def take(row):
     note("ran", f"row {row}")
 """
-
-
-@pytest.fixture(params=["jsonl", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
-
-
-@pytest.fixture
-def app_file(tmp_path: Path, url: str) -> Path:
-    return write_app(tmp_path, TASKS, url)
-
-
-@pytest.fixture
-def app(app_file: Path) -> Iterator[App]:
-    app = load_app(str(app_file))
-    yield app
-    app.close()
 
 
 def run_until_empty(path: Path, **options: Any) -> list[str]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from pistributer import App
-from pistributer.workers.loading import load_app
-from tests.worker_tools import RunningApp, notes, wait_for, write_app
+from tests.worker_tools import RunningApp, notes, wait_for
 
 TASKS = """
 @app.task
@@ -33,23 +29,6 @@ def take(row):
             time.sleep(0.01)
     note("taken", f"{row} {os.getpid()}")
 """
-
-
-@pytest.fixture(params=["jsonl", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
-
-
-@pytest.fixture
-def app_file(tmp_path: Path, url: str) -> Path:
-    return write_app(tmp_path, TASKS, url)
-
-
-@pytest.fixture
-def app(app_file: Path) -> Iterator[App]:
-    app = load_app(str(app_file))
-    yield app
-    app.close()
 
 
 def test_an_idle_worker_takes_what_waits_behind_a_long_job(app: App, app_file: Path, tmp_path: Path) -> None:

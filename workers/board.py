@@ -24,13 +24,12 @@ Layout, little endian: slots of 128 bytes, one per child, in the order of the ro
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
 from dataclasses import dataclass, replace
 
-from pistributer import errors
+from pistributer.storage.mapping import map_file
 from pistributer.storage.replacing import replace_file
 
 SLOT = 128
@@ -129,15 +128,7 @@ class Board:
     """The page at `path`, mapped."""
 
     def __init__(self, path: str, *, write: bool = False) -> None:
-        try:
-            fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
-                access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-                self.page = mmap.mmap(fd, 0, access=access)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise errors.from_os_error(error, "map", path) from error
+        self.page = map_file(path, write=write)
 
     def totals(self) -> Totals:
         """Without looking at single slots: 40 ns for each that there is."""

@@ -29,6 +29,7 @@ from typing import Any
 
 from pistributer import errors
 from pistributer.storage.locks import take_numbered
+from pistributer.storage.mapping import map_file
 from pistributer.storage.replacing import replace_file
 
 from .app import App
@@ -138,7 +139,7 @@ class _Page:
         path = os.path.join(folder, f"{slot:04d}.page")
         if not os.path.exists(path):
             replace_file(path, bytes(_RECORD * _RECORDS), durable=False)
-        self._map = _map(path, write=True)
+        self._map = map_file(path, _RECORD * _RECORDS, write=True)
         #: By the task's name; and by its shown one, which is shorter for very long ones.
         self._records = {name: _Record(base, sums) for base, name, sums in _read(self._map)}
 
@@ -177,7 +178,7 @@ def read_metrics(app: App | str | os.PathLike[str]) -> dict[str, TaskMetrics]:
         return sums
     for name in names:
         if name.endswith(".page"):
-            page = _map(os.path.join(metrics_folder(home), name), write=False)
+            page = map_file(os.path.join(metrics_folder(home), name), _RECORD * _RECORDS, write=False)
             for _, task, found in _read(page):
                 _add(sums.setdefault(task, TaskMetrics()), found)
             page.close()
@@ -201,17 +202,6 @@ def _add(sums: TaskMetrics, found: TaskMetrics) -> None:
     for name in (*COUNTS, "seconds"):
         setattr(sums, name, getattr(sums, name) + getattr(found, name))
     sums.buckets = [one + other for one, other in zip(sums.buckets, found.buckets, strict=True)]
-
-
-def _map(path: str, *, write: bool) -> mmap.mmap:
-    try:
-        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
-        try:
-            return mmap.mmap(fd, _RECORD * _RECORDS, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise errors.from_os_error(error, "map", path) from error
 
 
 def _shown(task: str) -> str:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import mmap
 import os
 import re
 import struct
@@ -30,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pistributer import errors
+from pistributer.storage.mapping import map_file
 from pistributer.storage.replacing import replace_file
 
 ENTRIES, _ENTRY = 16, 256
@@ -64,16 +64,10 @@ class Page:
     """The page at `path`, mapped. Its owner asks for `fresh`: an empty one, made if there is none."""
 
     def __init__(self, path: str, *, fresh: bool = False) -> None:
-        try:
+        with errors.typed_os_errors("map", path):
             if fresh and not (os.path.exists(path) and os.path.getsize(path) == _SIZE):
                 replace_file(path, bytes(_SIZE), durable=False)
-            fd = os.open(path, (os.O_RDWR if fresh else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
-                self._map = mmap.mmap(fd, _SIZE, access=mmap.ACCESS_WRITE if fresh else mmap.ACCESS_READ)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise errors.from_os_error(error, "map", path) from error
+        self._map = map_file(path, _SIZE, write=fresh)
         if fresh:
             self._map[:] = bytes(_SIZE)
         self._logged = 0

@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterable, Sequence
 
-from pistributer import errors
+from pistributer.storage.mapping import map_file
 from pistributer.storage.replacing import replace_file
 
 _ROW = 128
@@ -33,15 +33,7 @@ class PausePage:
     """The page at `path`, mapped."""
 
     def __init__(self, path: str, *, write: bool = False) -> None:
-        access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-        try:
-            fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
-                self._page = mmap.mmap(fd, 0, access=access)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise errors.from_os_error(error, "map", path) from error
+        self._page = map_file(path, write=write)
         starts = range(0, len(self._page), _ROW)
         self._places = {self._page[at + 1 : at + _ROW].rstrip(b"\0").decode(): at for at in starts}
 

@@ -5,6 +5,7 @@ replacing    whole-file replacement, old or new and never between; directories m
 value_files  the same for a tree of files that many write: compared, replaced and deleted under their folder's lock
 locks        kernel locks that die with their owner
 durability   the dial: sync="none" | "group" | "each"
+mapping      files that processes map into memory
 doorbell     waking those who wait, without a system call while nobody does
 filesystem   is this a disk on which kernel locks hold?
 forking      what an open object does in a forked child
