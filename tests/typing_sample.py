@@ -63,6 +63,14 @@ add.options(delay=60).send("1")  # wrong
 add.options(retries=3).send(1, 2, 3)  # wrong
 add.options(dely=60).send(1)  # wrong
 add.options(delay="a minute").send(1)  # wrong
+freed: Job[int] = add.options(soft_time_limit=None, hard_time_limit=5.0, results=False, rate_limit="5/s").send(1)
+add.options(rate_limit=None, results=3600.0).send("1")  # wrong
+add.options(hard_time_limit="5")  # wrong
+add.options(results=None, rate_limit=5)  # wrong
+several: list[Job[int]] = add.options(priority=7).send_many([(1,), (2, 3)])
+several_texts: list[Job[str]] = add.options(priority=7).send_many([(1,)])  # wrong
+planned: Call[int] = add.options(retries=2).call(1)
+add.options(retries=2).call("1")  # wrong
 
 # -- calls
 
@@ -113,6 +121,8 @@ mark.options(key=1)  # wrong
 doubled: Call[int] = chain(add.call(1), add.then(2), add.then(b=3))
 digest: bytes = chain(join.call("a"), mark.then(2)).send().result()
 chain(join.call("a"), mark.then("2"))  # wrong
+picked: Call[bytes] = chain(join.call("a"), mark.options(results=60.0).then(2))
+chain(join.call("a"), mark.options(results=60.0).then("2"))  # wrong
 chain(join.call("a"), mark.then(2)).send().result().hex(1, 2, 3)  # wrong
 sums: list[int] = group(add.call(n) for n in range(3)).send().result()
 words_of: list[str] = group(add.call(n) for n in range(3)).send().result()  # wrong

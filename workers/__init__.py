@@ -5,7 +5,9 @@
     worker, consumers, producers   what those processes do; `loop` is what they share
     checkpoints, schedules, scheduler   producers that go on where they were, calls at set times
     log_jobs, metrics              hooks that log and count
-    hooks, time_limits, calling, results   around each run of a job
+    options, terms                 what a sender may say of one call; what then holds for its job
+    hooks, time_limits, calling, results, ready   around each run of a job
+    longest                        how long results have to stay
     result_dict                    results in a persistent dictionary instead of logs
     retries, cancelling            what becomes of a job that failed or was called off
     gate, gate_*                   keys, uniqueness, ids and rates: who may go on, and what follows from an end

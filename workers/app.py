@@ -19,7 +19,7 @@ from pistributer.queues.sources import check_source_name
 from pistributer.storage.durability import Sync
 
 from . import history, results
-from .checks import at_least
+from .checks import at_least, check_limit, check_retention, check_tags
 from .gate import Gate, Unique
 from .gate_rates import RateLimit, read_rate
 from .history import HistoryLog
@@ -31,7 +31,7 @@ from .results import ResultLog, WatchedResults
 from .retries import Backoff, RetryPolicy
 from .schedules import Misfire, Schedule, check_cron, find_zone
 from .stand_in import StandIn, redirected
-from .tasks import AsyncTask, Key, Task, check_tags
+from .tasks import AsyncTask, Key, Task
 
 if TYPE_CHECKING:
     from pistributer.dicts.contract import PersiDict
@@ -244,8 +244,8 @@ class App:
         self.tasks[name] = kind(
             self, function, name=name, queue=queue, priority=check_priority(priority),
             policy=_policy(retries, retry_delay, retry_on, stop_on),
-            crash_retries=at_least(0, "crash_retries", crash_retries), soft_time_limit=_limit(soft_time_limit),
-            hard_time_limit=_limit(hard_time_limit), results=_retention(results), key=key,
+            crash_retries=at_least(0, "crash_retries", crash_retries), soft_time_limit=check_limit(soft_time_limit),
+            hard_time_limit=check_limit(hard_time_limit), results=check_retention(results), key=key,
             key_limit=at_least(1, "key_limit", key_limit), unique=unique, unique_key=unique_key,
             rate_limit=read_rate(rate_limit), tags=check_tags(tags),
         )  # fmt: skip
@@ -524,18 +524,6 @@ class _Decorator:
 def _policy(retries: int, delay: float | Backoff, retry_on: Exceptions, stop_on: Exceptions) -> RetryPolicy:
     backoff = delay if isinstance(delay, Backoff) else Backoff(at_least(0.0, "retry_delay", delay))
     return RetryPolicy(at_least(0, "retries", retries), backoff, _exceptions(retry_on), _exceptions(stop_on))
-
-
-def _retention(results: bool | float) -> bool | float:
-    if not isinstance(results, bool) and results <= 0:
-        raise ValueError(f"results is True, False or a positive number of seconds, not {results!r}")
-    return results
-
-
-def _limit(seconds: float | None) -> float | None:
-    if seconds is not None and seconds <= 0:
-        raise ValueError(f"a time limit must be positive, not {seconds!r}")
-    return seconds
 
 
 def _exceptions(given: Exceptions) -> tuple[type[BaseException], ...]:

@@ -29,7 +29,7 @@ from .hooks import Run
 from .progress import CURRENT
 
 if TYPE_CHECKING:
-    from .worker import Ready
+    from .ready import Ready
 
 
 class Attempt:

@@ -20,8 +20,11 @@ from pistributer import errors
 from .home import split_lane
 from .jobs import Job
 from .messages import Call, Follower, new_id
+from .terms import results_wanted
 
 if TYPE_CHECKING:
+    from .app import App
+    from .gate import Answer
     from .tasks import Task
 
 A = TypeVar("A")
@@ -76,11 +79,14 @@ class Group(Generic[T]):
 
     def send(self) -> GroupJob[T]:
         """Send them, in order. Killed in the middle, a prefix has been sent."""
-        for app, together in groupby(self.calls, key=lambda call: call.app):
+        jobs: list[Job[T]] = []
+        for app, group in groupby(self.calls, key=lambda call: call.app):
+            together = list(group)
             if app is None:
                 raise errors.BadCall("a call of a group was made without an app", hint="make it by task.call(…)")
-            app.gate.send_calls(list(together))
-        return GroupJob([call.job() for call in self.calls])
+            answers = app.gate.send_calls(together)
+            jobs += [call.job(answer) for call, answer in zip(together, answers, strict=True)]
+        return GroupJob(jobs)
 
 
 class GroupJob(Generic[T]):
@@ -126,6 +132,23 @@ def group(calls: Iterable[Call[T]]) -> Group[T]:
     return Group(list(calls))
 
 
+def handle(call: Call[T], answer: Answer) -> Job[T]:
+    """On what was sent: what `Call.send` gives."""
+    assert call.app is not None
+    message = {**call.message, "queue": call.queue}
+    if answer.skipped:
+        from .skipped import SkippedJob  # few calls are unique
+
+        return SkippedJob(call.app, message["task"], split_lane(answer.queue)[0], answer.job)
+    if answer.job != message["id"]:
+        return Job(call.app, answer.job, message["task"], split_lane(answer.queue)[0])
+    return _composed(call.app, [message, *message.get("then", ())][-1])
+
+
+def _composed(app: App, last: dict[str, Any]) -> Job[Any]:
+    return Job(app, last["id"], last["task"], split_lane(last["queue"])[0], results_wanted(last))
+
+
 class Chord(Generic[T]):
     """A group and the call that follows when all of it has ended. Made by `chord`."""
 
@@ -141,7 +164,7 @@ class Chord(Generic[T]):
         else:
             message = {**callback.message, "args": [[], *callback.message.get("args", ())]}
             callback.app.gate.send_calls([Call(callback.queue, message, callback.app)])
-        return Job(callback.app, callback.message["id"], callback.message["task"], split_lane(callback.queue)[0])
+        return _composed(callback.app, {**callback.message, "queue": callback.queue})
 
 
 def chord(calls: Iterable[Call[A]], callback: Follower[list[A], T]) -> Chord[T]:

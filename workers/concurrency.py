@@ -31,18 +31,21 @@ from .board import Desk
 from .calling import SharedLoop
 from .child import Child
 from .excused import suspects
-from .hooks import Hook, Run
+from .hooks import Run
 from .lanes import Lanes
 from .loop import WAIT
 from .messages import find_fault
 from .pools import Pool
+from .ready import Ready
 from .retries import Cancel
 from .time_limits import CoroutineTimeLimits, time_is_up
-from .worker import Logs, Ready, TaskLoop
+from .worker import Logs, TaskLoop
 
 
 class ConcurrentLoop(TaskLoop):
     """Runs up to `pool.threads` plain functions and `pool.concurrency` coroutines at once. One of `desks` for each."""
+
+    time_limits = CoroutineTimeLimits
 
     def __init__(
         self,
@@ -73,9 +76,6 @@ class ConcurrentLoop(TaskLoop):
 
     def flush_logs(self) -> None:
         self._logs.flush({attempt.run for attempt in self._running})
-
-    def time_limits(self) -> Hook:
-        return CoroutineTimeLimits()
 
     # -- the loop
 
@@ -142,12 +142,12 @@ class ConcurrentLoop(TaskLoop):
         self.queue.start(item)
         desk = self._desks.pop()
         attempt = Attempt(self.queue, item, run, ready, desk, self._shared_loop)
-        if ready.task.soft_time_limit is not None and not ready.is_async:
-            attempt.soft_deadline = time.monotonic() + ready.task.soft_time_limit
+        if ready.terms.soft_time_limit is not None and not ready.is_async:
+            attempt.soft_deadline = time.monotonic() + ready.terms.soft_time_limit
             self._limited.add(attempt)
         self._running.add(attempt)
         run.begun = time.perf_counter()
-        desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
+        desk.running(run.job_id, ready.shown, run.attempt, ready.terms.hard_time_limit)
         self._crews[ready.is_async].begin(attempt)
 
     def _turn_to(self, queue: Queue) -> None:
@@ -200,7 +200,7 @@ class ConcurrentLoop(TaskLoop):
         now = time.monotonic()
         for attempt in [attempt for attempt in self._limited if attempt.soft_deadline <= now]:
             self._limited.discard(attempt)
-            attempt.interrupt(time_is_up(attempt.ready.task.soft_time_limit or 0.0))
+            attempt.interrupt(time_is_up(attempt.ready.terms.soft_time_limit or 0.0))
 
     def interrupted(self) -> None:
         called_off = self._called_off.read()

@@ -25,6 +25,8 @@ from .messages import Call, Follower, new_id
 if TYPE_CHECKING:
     import sqlite3
 
+    from pistributer.queues.contract import Queue
+
     from .app import App
     from .result_dict import DictResults
     from .results import ResultLog
@@ -71,6 +73,8 @@ class Held:
 
     #: It was called off, for this reason.
     off: str | None
+    #: What it will be called with; None: that is part of what it follows from.
+    message: dict[str, Any] | None = None
 
 
 class Gate:
@@ -110,26 +114,37 @@ class Gate:
             self._put_or_take_back(admitted, timeout)
             yield from answers
 
-    def send_calls(self, calls: Sequence[Call[Any]]) -> None:
-        """Send calls, in order, by way of their keys if they have any. Raises BadCall and what `Queue.put_many` raises."""
+    def send_calls(self, calls: Sequence[Call[Any]]) -> list[Answer]:
+        """Send calls, in order, by way of the tickets those that ask for it. The jobs that they are, which may be others.
+
+        Raises BadCall and what `Queue.put_many` raises.
+        """
         steps = self._app.enqueue_steps
         sendings = [steps.before(call.message, split_lane(call.queue)[0]) for call in calls]
-        sent = zip((call.queue for call in calls), (sending.message for sending in sendings), strict=True)
+        sent = [(call, sending.message) for call, sending in zip(calls, sendings, strict=True)]
+        answers: list[Answer] = []
         try:
-            for (lane, keyed), together in itertools.groupby(sent, lambda one: (one[0], "key" in one[1])):
-                messages = [message for _, message in together]
-                if keyed:
-                    list(self.send_many(lane, ((message, self.wish_of(message)) for message in messages)))
+            for (lane, gated), group in itertools.groupby(sent, lambda one: (one[0].queue, is_gated(*one))):
+                together = list(group)
+                if gated:
+                    answers += self.send_many(
+                        lane, ((message, self.wish_of(message, call)) for call, message in together)
+                    )
                 else:
-                    self._app.queue(lane).put_many(messages)
+                    self._app.queue(lane).put_many([message for _, message in together])
+                    answers += [Answer(message["id"], lane) for _, message in together]
         except errors.RowError as error:
             names = ", ".join(sorted({call.message["task"] for call in calls}))
             raise errors.BadCall(f"{names}: {error}", task=names) from error
-        for sending in sendings:
-            steps.after(sending)
+        for sending, answer in zip(sendings, answers, strict=True):
+            if answer.job == sending.message["id"]:
+                steps.after(sending)
+        return answers
 
-    def wish_of(self, message: dict[str, Any]) -> Wish:
+    def wish_of(self, message: dict[str, Any], call: Call[Any] | None = None) -> Wish:
         """What the message of a call asks for."""
+        if call is not None and call.wish is not None:
+            return call.wish
         task = self._app.tasks.get(message["task"])
         return Wish(ticket_key(message["task"], message.get("key")), 1 if task is None else task.key_limit)
 
@@ -236,17 +251,11 @@ class Gate:
 
     def _put(self, queue: str, due: float, parcels: list[Parcel], block: bool, timeout: float | None) -> int:
         """How many were stored: all, unless this raises an error that says how many (`stored`)."""
-        opened, delay, stored = self._app.queue(queue), max(0.0, due - self._app.now()), 0
+        opened, delay = self._app.queue(queue), max(0.0, due - self._app.now())
+        rows = (parcel.stamped() for parcel in parcels)
         if not delay and len(parcels) > 1:
-            return opened.put_many((parcel.stamped() for parcel in parcels), block=block, timeout=timeout)
-        try:
-            for parcel in parcels:
-                opened.put(parcel.stamped(), delay=delay, block=block, timeout=timeout)
-                stored += 1
-        except errors.PistributerError as error:
-            error.stored = stored  # type: ignore[attr-defined]
-            raise
-        return stored
+            return opened.put_many(rows, block=block, timeout=timeout)
+        return put_each(opened, rows, delay, block, timeout)
 
     def _mark(self, parcels: list[Parcel]) -> None:
         if len(parcels) == 1:
@@ -296,15 +305,20 @@ class Gate:
         if not self.tickets.exists():
             return None
         over = f"({store.DONE}, {store.DEAD}, {store.OVER})"
-        found = self.tickets.database.read(f"SELECT off FROM tickets WHERE job = ? AND state NOT IN {over}", (job,))
+        found = self.tickets.database.read(
+            f"SELECT off, message FROM tickets WHERE job = ? AND state NOT IN {over}", (job,)
+        )
         for sql in (
-            "SELECT NULL FROM chords WHERE job = ? AND failed IS NULL",
+            "SELECT NULL, NULL FROM chords WHERE job = ? AND failed IS NULL",
             # It follows from one of these, whose message holds its own.
-            f"SELECT NULL FROM tickets WHERE state NOT IN {over} AND instr(message, ?)",
-            "SELECT NULL FROM chords WHERE failed IS NULL AND instr(callback, ?)",
+            f"SELECT NULL, NULL FROM tickets WHERE state NOT IN {over} AND instr(message, ?)",
+            "SELECT NULL, NULL FROM chords WHERE failed IS NULL AND instr(callback, ?)",
         ):
             found = found or self.tickets.database.read(sql, (job,))
-        return Held(found[0][0]) if found else None
+        if not found:
+            return None
+        [off, message] = found[0]
+        return Held(off, message and orjson.loads(message))
 
     def parked(self) -> list[str]:
         """The ids of all jobs that are in no queue."""
@@ -328,6 +342,26 @@ class Gate:
     def close(self) -> None:
         """Let go of the file."""
         self.tickets.close()
+
+
+def is_gated(call: Call[Any], message: dict[str, Any]) -> bool:
+    """Whether this call, whose message it is, goes by way of the tickets."""
+    return call.wish is not None or "key" in message
+
+
+def put_each(
+    queue: Queue, values: Iterable[Any], delay: float, block: bool = True, timeout: float | None = None
+) -> int:
+    """Put delayed rows, one by one, and return how many. An error of ours says how many were stored (`stored`)."""
+    stored = 0
+    try:
+        for value in values:
+            queue.put(value, delay=delay, block=block, timeout=timeout)
+            stored += 1
+    except errors.PistributerError as error:
+        error.stored = stored  # type: ignore[attr-defined]
+        raise
+    return stored
 
 
 def _as_member(message: dict[str, Any], chord: list[Any]) -> dict[str, Any]:

@@ -12,6 +12,10 @@ Two things are kept for each task, in the tickets' file:
 Plans are a hundredth of `per` wider (at most 20 ms) than they had to be, which takes up the time that it takes a worker to
 come back to a job; so a long line moves up to 1 % slower than the limit allows.
 
+A limit that is given at sending counts by itself: the jobs of a task that were sent with equal limits share one, and neither
+count for the task's own nor wait for it. Refused: to count them for both, because a limit that changes from job to job has no
+window of which anything could be promised.
+
 The clock is that of the machine (time.time), because a limit of a thousand an hour must hold over a reboot. Not promised:
 what happens to a window in which somebody sets it.
 """
@@ -55,8 +59,8 @@ class RateLimit:
     def __post_init__(self) -> None:
         if not 1 <= self.count <= _MOST:
             raise ValueError(f"the count of a rate limit is 1 to {_MOST:,}, not {self.count!r}")
-        if self.per <= 0:
-            raise ValueError(f"per must be positive, not {self.per!r}")
+        if not 0 < self.per < float("inf"):
+            raise ValueError(f"per must be positive, a number of seconds, not {self.per!r}")
         if self.burst is not None and not 1 <= self.burst <= self.count:
             raise ValueError(f"burst is 1 to {self.count}, the count of the limit, not {self.burst!r}")
 
@@ -64,13 +68,15 @@ class RateLimit:
 class RateLimits(Hook):
     """Puts off the jobs of a task that would be too many."""
 
-    def __init__(self, app: App, limit: RateLimit) -> None:
+    def __init__(self, app: App, limit: RateLimit, rated: str) -> None:
+        """`rated` is whose begins are counted: a task's name, or those that were sent with this limit (terms.py)."""
         self._app = app
         self._limit = limit
+        self._rated = rated
 
     def on_claim(self, run: Run) -> None:
         with self._app.gate.tickets.database.transaction() as connection:
-            wait = begin(connection, run.task.name, self._limit, run.job_id, self._app.now())
+            wait = begin(connection, self._rated, self._limit, run.job_id, self._app.now())
         if wait:
             run.postpone(wait)
 

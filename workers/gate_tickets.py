@@ -119,6 +119,10 @@ KEEP_STUB: Final = f"UPDATE tickets SET state = {OVER} WHERE job = ? AND state I
 NO_STRAY: Final = f"UPDATE tickets SET stray = 0 WHERE job = ? AND copy = ? AND state = {PARKED}"
 DROP_OLD_STUBS: Final = f"DELETE FROM tickets WHERE state IN ({DONE}, {DEAD}, {OVER}) AND at < ?"
 
+#: Rate limits that nobody has used for so long that whatever they counted is out of their window.
+_DROP_OLD_PACE: Final = """DELETE FROM pace WHERE ? - per >
+    (SELECT ifnull(max(max(begun, planned)), 0) FROM rates WHERE rates.task = pace.task)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -213,6 +217,8 @@ def forget_old(tickets: Tickets) -> None:
         connection.execute("DELETE FROM parts WHERE chord IN (SELECT id FROM chords WHERE failed < ?)", (horizon,))
         connection.execute("DELETE FROM chords WHERE failed < ?", (horizon,))
         connection.execute("DELETE FROM promised WHERE at < ?", (horizon,))
+        connection.execute(_DROP_OLD_PACE, (horizon,))
+        connection.execute("DELETE FROM rates WHERE task NOT IN (SELECT task FROM pace)")
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

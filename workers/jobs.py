@@ -14,6 +14,7 @@ from .history import Attempt, read_attempts, read_progress
 from .pages import JobProgress
 from .result_dict import DictResults
 from .results import Finished, ResultReader, to_error
+from .terms import results_wanted
 
 if TYPE_CHECKING:
     from .app import App
@@ -33,10 +34,12 @@ _LOOK_FOR_JOB = 1.0
 class Job(Generic[T]):
     """One call of a task, by `id`. It can be waited for in any process that has the same app."""
 
-    __slots__ = ("_app", "id", "queue", "task")
+    __slots__ = ("_app", "_kept", "id", "queue", "task")
 
-    def __init__(self, app: App, id: str, task: str, queue: str) -> None:
+    def __init__(self, app: App, id: str, task: str, queue: str, kept: bool | None = None) -> None:
         self._app = app
+        #: Whether its result is kept; None: as the task says, unless its message is found to say otherwise.
+        self._kept = kept
         self.id = id
         #: Names of its task and of the queue that it was sent to.
         self.task = task
@@ -156,7 +159,7 @@ class Job(Generic[T]):
             left = _LONGEST_PAUSE if deadline is None else deadline - now
             if left <= 0:
                 raise self._timeout(timeout)
-            if now >= look_at or not self._app.keeps_results(self.task):
+            if now >= look_at or not self._keeps_result():
                 self._require_existence(results)
                 # A scan of a long queue takes time; spend at most a tenth of the wait on it.
                 look_at = time.monotonic() + max(_LOOK_FOR_JOB, 10 * (time.monotonic() - now))
@@ -178,8 +181,11 @@ class Job(Generic[T]):
 
     def _require_existence(self, results: Results) -> None:
         """ResultLost if there is neither a job nor a result, or if there is a job but will be no result."""
-        if not self._app.keeps_results(self.task):
-            raise self._lost(f"the task {self.task!r} keeps no results", "remove results=False from the task")
+        if not self._keeps_result():
+            raise self._lost(
+                f"no result of this call of {self.task!r} is kept",
+                "remove results=False from the task, or say options(results=True)",
+            )
         # A row that moves while a scan runs may be missed, so one scan is no proof.
         for _ in range(2):
             row = self._find_row()
@@ -196,6 +202,14 @@ class Job(Generic[T]):
         if row is not None:
             raise to_error(self.id, Finished(False, kind="Buried", text=row.error or "", attempts=row.attempt))
         raise self._lost(f"there is neither a job {self.id} nor its result", "it was purged, or the result has expired")
+
+    def _keeps_result(self) -> bool:
+        if self._kept is None and not self._app.keeps_results(self.task):
+            row = self._find_row()
+            held = self._app.gate.find(self.id) if row is None else None
+            message = held.message if held is not None else None if row is None else row.value
+            self._kept = results_wanted(message)
+        return self._app.keeps_results(self.task) if self._kept is None else self._kept
 
     def _find_row(self) -> Row | None:
         for lane in self._app.home.lanes_of(self.queue):
@@ -225,10 +239,10 @@ class Job(Generic[T]):
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_same_job, (self._app.url, self.id, self.task, self.queue, self._app.result_store))
+        return (_same_job, (self._app.url, self.id, self.task, self.queue, self._app.result_store, self._kept))
 
 
-def _same_job(url: str, id: str, task: str, queue: str, results: Any = None) -> Job[Any]:
+def _same_job(url: str, id: str, task: str, queue: str, results: Any = None, kept: bool | None = None) -> Job[Any]:
     from .app import App
 
-    return Job(App(url, results=results), id, task, queue)
+    return Job(App(url, results=results), id, task, queue, kept)

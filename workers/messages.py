@@ -5,7 +5,8 @@
     {"id": "5f0c…", "task": "resize", "args": ["a.png"], "kwargs": {"width": 80}}
 
 `args` and `kwargs` are left out when they are empty; `"retries": 5` is there if the sender chose a number, `"tags": ["eu"]` if
-there are any. Readers ignore fields that they do not know.
+there are any, `"options": {…}` if the sender chose other limits than the task's (terms.py). Readers ignore fields that they do
+not know.
 
 A job with a ticket (gate_tickets.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
 it may come `"key": "customer-17"`, `"then": […]`, the messages of the calls that follow in its chain, each with the name of its
@@ -20,8 +21,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pistributer import errors
 
+from .terms import find_fault_of_options
+
 if TYPE_CHECKING:
     from .app import App
+    from .gate import Answer, Wish
     from .jobs import Job
 
 #: What a call returns; what it takes as its first argument.
@@ -42,13 +46,15 @@ def new_id() -> str:
 class Call(Generic[T]):
     """One call of a task, or a chain of them, not sent yet. A producer yields these; `id` will be its job's."""
 
-    __slots__ = ("app", "message", "queue")
+    __slots__ = ("app", "message", "queue", "wish")
 
-    def __init__(self, queue: str, message: dict[str, Any], app: App | None = None) -> None:
+    def __init__(self, queue: str, message: dict[str, Any], app: App | None = None, wish: Wish | None = None) -> None:
         #: Name of the queue that it goes to.
         self.queue = queue
         self.message = message
         self.app = app
+        #: What its sender asks the tickets for, if that is more than its key.
+        self.wish = wish
 
     @property
     def id(self) -> str:
@@ -56,20 +62,20 @@ class Call(Generic[T]):
         return str(self.message["id"])
 
     def send(self) -> Job[T]:
-        """Send it; the job that ends with its value, in a chain that of the last call. Raises as `Task.send`."""
+        """Send it; the job that ends with its value, in a chain that of the last call. Raises as `Task.send`.
+
+        If an equal one is pending and the task is unique, that is what `unique` says, as for `Task.send`.
+        """
         if self.app is None:
             raise errors.BadCall("this call was made without an app", hint="make it by task.call(…)")
-        self.app.gate.send_calls([self])
-        return self.job()
+        [answer] = self.app.gate.send_calls([self])
+        return self.job(answer)
 
-    def job(self) -> Job[T]:
-        """The handle that `send` gives."""
-        from .home import split_lane
-        from .jobs import Job
+    def job(self, answer: Answer) -> Job[T]:
+        """The handle that `send` gives: on its own job, or on the one that it turned out to be."""
+        from .composition import handle
 
-        assert self.app is not None
-        last = self.message["then"][-1] if "then" in self.message else {**self.message, "queue": self.queue}
-        return Job(self.app, last["id"], last["task"], split_lane(last["queue"])[0])
+        return handle(self, answer)
 
     def __repr__(self) -> str:
         return f"<Call {self.message['task']} {self.id}>"
@@ -109,6 +115,8 @@ def find_fault(message: Any) -> str | None:
         return '"args" is a list and "kwargs" an object'
     if "retries" in message and not (type(message["retries"]) is int and message["retries"] >= 0):
         return '"retries" is a number, not negative'
+    if "options" in message and (fault := find_fault_of_options(message["options"])) is not None:
+        return fault
     if "ticket" in message or "tags" in message:
         return _find_fault_of_ticket(message)
     return None

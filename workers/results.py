@@ -5,7 +5,8 @@
     {"id": "5f0c…", "ok": true, "value": 42, "task": "resize", "at": 1763715600.5, "seconds": 0.2, "attempts": 1}
     {"id": "…", "ok": false, "kind": "ValueError", "text": "bad", "traceback": "…", "attempts": 3, "task": …}
 
-`"until": 1763750000.0` is there for a task that says how long its results are kept: readers pass over it after that moment.
+`"until": 1763750000.0` is there if the task or the sender says how long the result is kept: readers pass over it after that
+moment. A log is deleted as a whole, so it stays as long as any result in the folder may have to (longest.py).
 
 A result is in the log before its job is acknowledged, so a job that is gone from its queue has one. A worker killed
 between the two runs the job again, and the later line stands for the same job.
@@ -25,6 +26,7 @@ import orjson
 from pistributer import errors
 from pistributer.queues.rows import encode_json
 
+from .longest import Longest
 from .segment_log import Follower, SegmentLog, clean
 
 #: Results are kept for a day, or as long as they fit, unless the app says otherwise.
@@ -60,7 +62,8 @@ class ResultLog:
     """This process's log. `add` and `add_failure` note lines, `flush` writes them all at once, from one thread."""
 
     def __init__(self, folder: str, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> None:
-        self._log = SegmentLog(folder, max_age=max_age, max_bytes=max_bytes)
+        self._longest = Longest(folder, max_age)
+        self._log = SegmentLog(folder, max_age=max_age, max_bytes=max_bytes, longer=self._longest.read)
         self.flush = self._log.flush
         self.close = self._log.close
 
@@ -68,6 +71,8 @@ class ResultLog:
         self, job_id: str, value: Any, until: float = 0.0, *, task: str = "", seconds: float = 0.0, attempts: int = 1
     ) -> None:
         """Note a result. Raises RowError if JSON can not hold it."""
+        if until:
+            self._longest.keep_until(until)
         # Put together by hand: to look for NaN, as `encode_json` does wherever there is a null, is worth it for the value only.
         shown = b"null" if value is None else encode_json(value)[:-1]
         line = _LINE % (orjson.dumps(job_id), shown, orjson.dumps(task), time.time(), seconds, attempts)
@@ -80,6 +85,7 @@ class ResultLog:
         fields = {"id": job_id, "ok": False, "kind": kind, "text": text, "traceback": traceback, "attempts": attempts}
         fields |= {"task": task, "at": time.time(), "seconds": seconds}
         if until:
+            self._longest.keep_until(until)
             fields["until"] = until
         self._log.note({name: clean(value) for name, value in fields.items()})
 

@@ -125,6 +125,8 @@ class _Run:
         self._on_event = on_event or log_event
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
+        #: Whether a job runs that has a hard time limit, its task's or its sender's.
+        self._is_limited = False
         #: Jobs whose process was asked where it is, by their start.
         self._asked: set[tuple[int, float]] = set()
         self._called_off = cancelling.CalledOff(self.home.run)
@@ -183,7 +185,7 @@ class _Run:
                 for duty in duties:
                     duty()
                 before, settled = settled, self._gauge.board.totals().settled
-                pause = _PROGRESS if limited or settled != before else _CALM
+                pause = _PROGRESS if limited or self._is_limited or settled != before else _CALM
                 due = now + pause
 
     def _has_hard_limits(self) -> bool:
@@ -199,8 +201,7 @@ class _Run:
         yield self._look_at_wishes
         yield lambda: self._deaths.look(self._running_slots(supervisor))
         yield self._sweep
-        if self._has_hard_limits():
-            yield lambda: self._end_overdue(supervisor)
+        yield lambda: self._end_overdue(supervisor)
         yield lambda: self._interrupt(supervisor)
         if self.crew.autoscales:
             yield self._follow_load
@@ -238,9 +239,11 @@ class _Run:
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
         now = time.monotonic()
+        self._is_limited = False
         for key, pid in supervisor.pids().items():
             slots = self._slots(key)
             for slot in slots:
+                self._is_limited |= slot.deadline > 0.0 and pid == slot.pid
                 if 0.0 < slot.deadline < now + _ASK_BEFORE and pid == slot.pid:
                     self._ask_where(slot)
                 if 0.0 < slot.deadline < now and key not in self._overdue and pid == slot.pid:

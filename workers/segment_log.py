@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,15 @@ class SegmentLog:
     """This process's log. `note` keeps lines, from any thread; `flush` writes them all at once, from one.
 
     max_age, max_bytes  what is older, in seconds, or does not fit, is deleted
+    longer              how old it may become nevertheless
     """
 
-    def __init__(self, folder: str, *, max_age: float, max_bytes: int) -> None:
+    def __init__(
+        self, folder: str, *, max_age: float, max_bytes: int, longer: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._folder = folder
         self._max_age = max_age
+        self._longer = longer
         self._max_bytes = max_bytes
         self._lock: Flock | None = None
         self._file: AppendFile | None = None
@@ -103,7 +107,7 @@ class SegmentLog:
         if self._file is not None:
             self._file.close()
         self._file = AppendFile(self._segment.path).open()
-        prune(self._folder, max_age=self._max_age, max_bytes=self._max_bytes)
+        prune(self._folder, max_age=max(self._max_age, self._longer()), max_bytes=self._max_bytes)
         if self._file.size >= SEGMENT_BYTES:
             self._roll()
 

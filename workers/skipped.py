@@ -48,7 +48,7 @@ class SkippedJob(Job[T]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        url, _, task, queue, results = super().__reduce__()[1]
+        url, _, task, queue, results, _ = super().__reduce__()[1]
         return (_same_skipped, (url, task, queue, results, self.other))
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from pistributer import errors
 
-from .checks import at_least
-from .gate import Answer, Unique, Wish, equality, ticket_key
+from .checks import at_least, check_tags
+from .gate import Answer, Unique, Wish, equality, put_each, ticket_key
 from .gate_rates import RateLimit
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import Call, Follower, compose
+from .options import Asks, Choice, Sender, check_unique, seconds_until
 from .retries import RetryPolicy
+from .terms import AS_TASK, AsTask, chosen
 
 if TYPE_CHECKING:
     from .app import App
@@ -82,9 +83,9 @@ class Task(Generic[P, T]):
         self.rate_limit = rate_limit
         self.tags = tags
         self._check_keys()
-        #: What every message of the task has, and whether sending goes through the tickets.
-        self._always: dict[str, Any] = {"tags": list(tags)} if tags else _NO_KWARGS
-        self._asks = _Asks() if key is not None or unique is not None else None
+        asks = Asks() if key is not None or unique is not None else None
+        #: What goes with a call that is sent without options.
+        self._plain = Choice(self.lane, {"tags": list(tags)} if tags else _NO_KWARGS, asks)
         functools.update_wrapper(self, function)
 
     def _check_keys(self) -> None:
@@ -116,7 +117,7 @@ class Task(Generic[P, T]):
         Raises BadCall for arguments that the function does not take or that JSON can not hold, and what `Queue.put`
         raises. JSON turns tuples into lists.
         """
-        return self._send(args, kwargs, 0.0, self._always, self.lane, self._asks)
+        return self._send(args, kwargs, self._plain)
 
     def send_many(self, calls: Iterable[tuple[Any, ...]]) -> list[Job[T]]:
         """One call for each tuple of positional arguments, in order, in few writes; much faster than `send` in a loop.
@@ -124,38 +125,22 @@ class Task(Generic[P, T]):
         After an error a prefix may have been sent, in whole batches of about 1,000 after BadCall; the `stored` of
         DiskFull and QueueFull says how long it is.
         """
-        jobs: list[Job[T]] = []
-        messages, steps = self._compose_many(calls, jobs), self.app.enqueue_steps
-        if not steps:
-            return self._put_many(messages, jobs)
-        sendings = [steps.before(message, self.queue) for message in messages]
-        sent = self._put_many((sending.message for sending in sendings), jobs)
-        for sending, job in zip(sendings, sent, strict=True):
-            if job.id == sending.message["id"]:
-                steps.after(sending)
-        return sent
+        return self._send_many(calls, self._plain)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         """A call to be sent later: what a producer yields, and `chain`, `group` and `chord` take.
 
-        Its key, if the task has one, goes with it; its uniqueness does not. BadCall for arguments that the function does
-        not take.
+        Its key and its uniqueness, if the task has any, go with it; its uniqueness not into a chain or chord. BadCall for
+        arguments that the function does not take.
         """
-        self._check(args, kwargs)
-        message = compose(self.name, args, kwargs)
-        message.update(self._always)
-        key = self.key_for(args, kwargs)
-        if key is not None:
-            message["key"], message["ticket"] = key, 0
-        return Call(self.lane, message, self.app)
+        return self._call(args, kwargs, self._plain)
 
     def then(self: Task[Concatenate[A, Q], T], *args: Q.args, **kwargs: Q.kwargs) -> Follower[A, T]:
         """A call that follows another one, whose result is its first argument: `chain(a.call(1), b.then(width=80))`.
 
         The arguments given here are the others. BadCall if the function does not take them.
         """
-        self._check((None, *args), kwargs)
-        return Follower(self.app, self.lane, {**compose(self.name, args, kwargs), **self._always})
+        return self._then(args, kwargs, self._plain)
 
     def map(self, values: Iterable[Any], *, window: int = 1000, timeout: float | None = None) -> Iterator[T]:
         """Run a job for each value, and yield the results in order, while later jobs run.
@@ -180,6 +165,10 @@ class Task(Generic[P, T]):
         retries: int | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        soft_time_limit: float | AsTask | None = AS_TASK,
+        hard_time_limit: float | AsTask | None = AS_TASK,
+        results: bool | float | None = None,
+        rate_limit: RateLimit | str | AsTask | None = AS_TASK,
         key: str | None = None,
         unique: Unique | None = None,
         unique_key: str | None = None,
@@ -194,6 +183,12 @@ class Task(Generic[P, T]):
         queue    likewise. It waits there until a pool takes from that queue; `run` says which no pool takes from.
         priority
                  likewise
+        soft_time_limit, hard_time_limit
+                 likewise, in seconds; None: none, whatever the task says
+        results  likewise: whether its result is kept, or how many seconds
+        rate_limit
+                 likewise. The jobs of this task that were sent with this limit are counted by themselves: they do not count
+                 for the task's own limit, nor wait for it. None: it waits for none
         key      instead of what the task's `key` gives
         unique, unique_key
                  instead of the task's own; here the key itself is given
@@ -203,16 +198,20 @@ class Task(Generic[P, T]):
 
         Raises ValueError for options that make no sense.
         """
-        fields = dict(self._always)
+        fields = dict(self._plain.fields)
         if retries is not None:
             fields["retries"] = at_least(0, "retries", retries)
         if tags is not None:
             fields["tags"] = [*self.tags, *check_tags(tags)]
+        if options := chosen(soft_time_limit, hard_time_limit, results, rate_limit):
+            fields["options"] = options
         if unique_key is not None and (unique or self.unique) is None:
             raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
-        asks = _Asks(key, check_unique(unique), unique_key, idempotency_id)
-        wanted = self._asks if asks == _Asks() else asks
-        return Sender(self, _delay(delay, at, self.app.now), fields, self._other_lane(queue, priority), wanted)
+        asks = Asks(key, check_unique(unique), unique_key, idempotency_id)
+        wanted = self._plain.asks if asks == Asks() else asks
+        kept = None if results is None else results is not False
+        seconds = seconds_until(delay, at, self.app.now)
+        return Sender(self, Choice(self._other_lane(queue, priority), fields, wanted, seconds, kept))
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
         if queue is not None:
@@ -220,33 +219,54 @@ class Task(Generic[P, T]):
         level = self.priority if priority is None else check_priority(priority)
         return lane_name(self.queue if queue is None else queue, level)
 
-    def _send(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        delay: float,
-        options: dict[str, Any],
-        lane: str,
-        asks: _Asks | None,
-    ) -> Job[T]:
+    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any], choice: Choice) -> Job[T]:
         if kwargs or self._arity is None or not self._arity[0] <= len(args) <= self._arity[1]:
             self._check(args, kwargs)
         message = compose(self.name, args, kwargs)
-        message.update(options)
-        steps = self.app.enqueue_steps
-        queue = self.queue if lane is self.lane else split_lane(lane)[0]
-        sending = steps.before(message, queue, delay) if steps else None
-        job: Job[T] = Job(self.app, message["id"], self.name, queue)
+        message.update(choice.fields)
+        steps, lane, asks = self.app.enqueue_steps, choice.lane, choice.asks
+        queue = self._queue_of(choice)
+        sending = steps.before(message, queue, choice.delay) if steps else None
+        job: Job[T] = Job(self.app, message["id"], self.name, queue, choice.kept)
         try:
             if asks is not None and (wish := self._wish(message, asks)) != _NO_WISH:
-                job = self._job(self.app.gate.send(lane, message, delay, wish), job)
+                job = self._job(self.app.gate.send(lane, message, choice.delay, wish), job)
             else:
-                self.app.queue(lane).put(message, delay=delay)
+                self.app.queue(lane).put(message, delay=choice.delay)
         except errors.RowError as error:
             raise self._bad_call(error) from error
         if sending is not None and job.id == message["id"]:
             steps.after(sending)
         return job
+
+    def _send_many(self, calls: Iterable[tuple[Any, ...]], choice: Choice) -> list[Job[T]]:
+        jobs: list[Job[T]] = []
+        messages, steps = self._compose_many(calls, jobs, choice), self.app.enqueue_steps
+        if not steps:
+            return self._put_many(messages, jobs, choice)
+        sendings = [steps.before(message, self._queue_of(choice), choice.delay) for message in messages]
+        sent = self._put_many((sending.message for sending in sendings), jobs, choice)
+        for sending, job in zip(sendings, sent, strict=True):
+            if job.id == sending.message["id"]:
+                steps.after(sending)
+        return sent
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], choice: Choice) -> Call[T]:
+        self._check(args, kwargs)
+        message = compose(self.name, args, kwargs)
+        message.update(choice.fields)
+        wish = None if choice.asks is None else self._wish(message, choice.asks)
+        return Call(choice.lane, message, self.app, wish if wish is not None and wish.unique is not None else None)
+
+    def _then(self, args: tuple[Any, ...], kwargs: dict[str, Any], choice: Choice) -> Follower[Any, T]:
+        self._check((None, *args), kwargs)
+        message = {**compose(self.name, args, kwargs), **choice.fields}
+        if choice.asks is not None and choice.asks.key is not None:
+            message["key"], message["ticket"] = choice.asks.key, 0
+        return Follower(self.app, choice.lane, message)
+
+    def _queue_of(self, choice: Choice) -> str:
+        return self.queue if choice.lane is self.lane else split_lane(choice.lane)[0]
 
     def _job(self, answer: Answer, asked: Job[T]) -> Job[T]:
         queue = split_lane(answer.queue)[0]
@@ -256,7 +276,7 @@ class Task(Generic[P, T]):
             return SkippedJob(self.app, self.name, queue, answer.job)
         return asked if answer.job == asked.id else Job(self.app, answer.job, self.name, queue)
 
-    def _wish(self, message: dict[str, Any], asks: _Asks) -> Wish:
+    def _wish(self, message: dict[str, Any], asks: Asks) -> Wish:
         """What the tickets are asked for; marks the message as one that has a ticket, and gives it its key."""
         args, kwargs = message.get("args", ()), message.get("kwargs", _NO_KWARGS)
         key = asks.key if asks.key is not None else self.key_for(args, kwargs)
@@ -296,28 +316,32 @@ class Task(Generic[P, T]):
             raise self._bad_call(f"a key is a text or an integer, not {type(found).__name__}")
         return None if found is None else str(found)
 
-    def _compose_many(self, calls: Iterable[Any], jobs: list[Job[T]]) -> Iterator[dict[str, Any]]:
+    def _compose_many(self, calls: Iterable[Any], jobs: list[Job[T]], choice: Choice) -> Iterator[dict[str, Any]]:
         """Messages for `calls`, which are checked; their jobs go to `jobs`."""
-        app, name, queue, always = self.app, self.name, self.queue, self._always
+        app, name, queue, fields, kept = self.app, self.name, self._queue_of(choice), choice.fields, choice.kept
         least, most = (1, 0) if self._arity is None else self._arity
         for args in calls:
             if not isinstance(args, tuple) or not least <= len(args) <= most:
                 self._check(args, _NO_KWARGS)
             message = compose(name, args, _NO_KWARGS)
-            if always:
-                message.update(always)
-            jobs.append(Job(app, message["id"], name, queue))
+            if fields:
+                message.update(fields)
+            jobs.append(Job(app, message["id"], name, queue, kept))
             yield message
 
-    def _put_many(self, messages: Iterable[dict[str, Any]], jobs: list[Job[T]]) -> list[Job[T]]:
+    def _put_many(self, messages: Iterable[dict[str, Any]], jobs: list[Job[T]], choice: Choice) -> list[Job[T]]:
         """Send the messages of these jobs; the jobs that they are, which may be others."""
+        lane, asks, delay = choice.lane, choice.asks, choice.delay
         try:
-            if self._asks is None:
-                self.app.queue(self.lane).put_many(messages)
-                return jobs
-            asks = self._asks
-            answers = self.app.gate.send_many(self.lane, ((message, self._wish(message, asks)) for message in messages))
-            return [self._job(answer, jobs[number]) for number, answer in enumerate(answers)]
+            if asks is not None:
+                wishes = ((message, self._wish(message, asks)) for message in messages)
+                answers = self.app.gate.send_many(lane, wishes, delay)
+                return [self._job(answer, jobs[number]) for number, answer in enumerate(answers)]
+            if delay:
+                put_each(self.app.queue(lane), messages, delay)
+            else:
+                self.app.queue(lane).put_many(messages)
+            return jobs
         except errors.RowError as error:
             raise self._bad_call(error) from error
 
@@ -343,63 +367,6 @@ class AsyncTask(Task[P, T]):
         """The coroutine of the function."""
         result: Coroutine[Any, Any, T] = self.function(*args, **kwargs)
         return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Asks:
-    """What a sender asks the tickets for, beside what its task asks for always."""
-
-    key: str | None = None
-    unique: Unique | None = None
-    unique_key: str | None = None
-    idempotency_id: str | None = None
-
-
-class Sender(Generic[P, T]):
-    """A task with options for sending."""
-
-    __slots__ = ("_asks", "_delay", "_lane", "_options", "_task")
-
-    def __init__(
-        self, task: Task[P, T], delay: float, options: dict[str, Any], lane: str, asks: _Asks | None = None
-    ) -> None:
-        self._task = task
-        self._delay = delay
-        self._lane = lane
-        #: What goes into the message.
-        self._options = options
-        self._asks = asks
-
-    def send(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
-        """As `Task.send`."""
-        return self._task._send(args, kwargs, self._delay, self._options, self._lane, self._asks)
-
-
-def check_unique(unique: Unique | None) -> Unique | None:
-    """`unique`, or ValueError for a word that means nothing."""
-    if unique is not None and unique not in get_args(Unique):
-        raise ValueError(f"unique is one of {', '.join(get_args(Unique))}, not {unique!r}")
-    return unique
-
-
-def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """`tags` as a tuple. TypeError for what is no collection of texts."""
-    found = tuple(tags)
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in found):
-        raise TypeError(f"tags are texts, such as ('import', 'eu'), not {tags!r}")
-    return found
-
-
-def _delay(delay: float | timedelta, at: datetime | None, now: Callable[[], float]) -> float:
-    """Seconds from now."""
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if at is None:
-        return at_least(0.0, "delay", seconds)
-    if seconds:
-        raise ValueError("delay and at exclude each other")
-    if at.tzinfo is None:
-        raise ValueError(f"at={at.isoformat()!r} has no time zone; say datetime(…, tzinfo=UTC) or ….astimezone()")
-    return max(0.0, at.timestamp() - now())
 
 
 def _plain_arity(signature: inspect.Signature) -> tuple[int, int] | None:

@@ -22,15 +22,16 @@ from .tasks import Task
 
 
 class SoftTimeLimits(Hook):
-    """Holds each task to its `soft_time_limit`."""
+    """Holds what it wraps to a limit of so many seconds; None: to none."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
 
     def wrap(self, task: Task[Any, Any], function: Callable[..., Any]) -> Callable[..., Any]:
-        limit = task.soft_time_limit
-        if limit is None:
+        if self.limit is None:
             return function
-        return (
-            _limited_coroutine(function, limit) if inspect.iscoroutinefunction(function) else _limited(function, limit)
-        )
+        limited = _limited_coroutine if inspect.iscoroutinefunction(function) else _limited
+        return limited(function, self.limit)
 
 
 class CoroutineTimeLimits(SoftTimeLimits):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from pistributer import errors
@@ -18,10 +17,8 @@ from .cancelling import CalledOff
 from .child import Child
 from .deaths import explain
 from .excused import excused
-from .gate_rates import RateLimits
 from .gate_worker import WorkerTickets
-from .history import KeepHistory
-from .hooks import Hook, Retries, Run, Step, steps
+from .hooks import Run
 from .lanes import Lanes
 from .last_words import open_page
 from .loading import load_app
@@ -30,62 +27,9 @@ from .messages import find_fault
 from .paused import PausePage, beside
 from .pools import Pool
 from .progress import CURRENT, Reports, use_page
-from .result_dict import DictResults
-from .results import ResultLog
+from .ready import Preparing, Ready, until
 from .retries import Cancel
-from .tasks import Task
 from .time_limits import SoftTimeLimits
-
-
-class KeepResults(Hook):
-    """Notes how each job ended in this process's log."""
-
-    def __init__(self, log: ResultLog | DictResults) -> None:
-        self.log = log
-
-    def after_run(self, run: Run) -> None:
-        try:
-            self.log.add(
-                run.job_id, run.value, _until(run.task), task=run.task.name, seconds=run.seconds(), attempts=run.attempt
-            )
-        except errors.RowError as error:
-            raise errors.RowError(
-                f"what {run.task.name} returned can not be kept as a result: {error.message}",
-                hint="return what JSON can hold, or declare the task with results=False",
-            ) from error
-
-    def on_failure(self, run: Run) -> None:
-        if run.retry_in is None and run.error is not None:
-            kind, text = type(run.error).__name__, str(run.error)
-            self.log.add_failure(
-                run.job_id, kind, text, run.traceback, run.attempt, _until(run.task), task=run.task.name,
-                seconds=run.seconds(),
-            )  # fmt: skip
-
-
-def _until(task: Task[..., Any]) -> float:
-    """When a result that is kept now is over; 0: the app says."""
-    return 0.0 if isinstance(task.results, bool) else time.time() + task.results
-
-
-@dataclass(slots=True)
-class Ready:
-    """A task with everything looked up that does not change from job to job."""
-
-    task: Task[..., Any]
-    call: Callable[..., Any]
-    shown: bytes
-    is_async: bool
-    #: Whether each of its jobs has a ticket, whoever sent it.
-    keyed: bool
-    claimed: tuple[Step, ...]
-    before: tuple[Step, ...]
-    after: tuple[Step, ...]
-    failed: tuple[Step, ...]
-    retried: tuple[Step, ...]
-    dead: tuple[Step, ...]
-    #: It took long the last time, so what is finished must not wait for it.
-    slow: bool = False
 
 
 class Logs:
@@ -109,6 +53,9 @@ class Logs:
 class TaskLoop(Loop):
     """Runs the jobs of `lanes` as tasks of `app`."""
 
+    #: What holds tasks to their soft time limits.
+    time_limits = SoftTimeLimits
+
     def __init__(
         self,
         child: Child,
@@ -129,16 +76,8 @@ class TaskLoop(Loop):
         self._current: str | None = None
         #: The jobs with tickets that were begun here.
         self._tickets = WorkerTickets(app, logs.results)
-        limits = self.time_limits()
-        self._tasks = {name: _prepare(app, task, caller, logs, limits) for name, task in app.tasks.items()}
-        #: The same for jobs that others may follow from, so that it costs nothing where there are none.
-        self._followed = {
-            name: replace(ready, after=(self._tickets.hand_on, *ready.after)) for name, ready in self._tasks.items()
-        }
-
-    def time_limits(self) -> Hook:
-        """What holds tasks to their soft time limits."""
-        return SoftTimeLimits()
+        self._preparing = Preparing(app, caller, logs.results, logs.history, self.time_limits, self._tickets.hand_on)
+        self._tasks = self._preparing.all()
 
     def run(self) -> None:
         outside = CURRENT.get()
@@ -181,6 +120,8 @@ class TaskLoop(Loop):
         if ready is None:
             self._refuse_unknown(item, message)
             return
+        if "options" in message:
+            ready = self._preparing.on_terms(ready, message["options"])
         if message["id"] in self._cancelled:
             if self._take_turn(ready, item, message):
                 self._end_cancelled(ready, item, message, "called off before it ran")
@@ -196,7 +137,7 @@ class TaskLoop(Loop):
             if self._take_turn(ready, item, message):
                 self._refuse_deadly(ready, item, run)
         elif (not ready.claimed or self._may_begin(ready, item, run)) and self._take_turn(ready, item, message):
-            self._run(self._followed[message["task"]] if self._tickets.begun else ready, item, run)
+            self._run(ready.followed or ready if self._tickets.begun else ready, item, run)
 
     def _take_turn(self, ready: Ready, item: Item, message: dict[str, Any]) -> bool:
         """Whether the job's ticket, if it has one, lets it begin; else the row has been dealt with."""
@@ -264,7 +205,7 @@ class TaskLoop(Loop):
             self.settle()
         begun = run.begun = time.perf_counter()
         self.queue.start(item)
-        self.desk.running(run.job_id, ready.shown, run.attempt, ready.task.hard_time_limit)
+        self.desk.running(run.job_id, ready.shown, run.attempt, ready.terms.hard_time_limit)
         try:
             for step in ready.before:
                 step(run)
@@ -306,8 +247,9 @@ class TaskLoop(Loop):
             self.bury([item], error=text)
 
     def _end_cancelled(self, ready: Ready, item: Item, message: dict[str, Any], text: str) -> None:
-        if ready.task.results:
-            self._logs.results.add_failure(message["id"], Cancel.__name__, text, "", item.attempt, task=message["task"])
+        if ready.terms.results is not False:
+            kind, kept = Cancel.__name__, until(ready.terms.results)
+            self._logs.results.add_failure(message["id"], kind, text, "", item.attempt, kept, task=message["task"])
         self._tickets.failed(message, Cancel(text))
         self.finish(item)
 
@@ -375,24 +317,3 @@ def load_checked(source: str, url: str) -> App:
             hint="do not let the folder depend on the process, the time or chance",
         )
     return app
-
-
-def _prepare(
-    app: App,
-    task: Task[..., Any],
-    caller: Caller | SharedLoop,
-    logs: Logs,
-    limits: Hook,
-) -> Ready:
-    results = [KeepResults(logs.results)] if task.results else []
-    hooks: list[Hook] = [limits, Retries(), *app.hooks, *results, KeepHistory(logs.history)]
-    if task.rate_limit is not None:
-        hooks.append(RateLimits(app, task.rate_limit))
-    function = task.function
-    for hook in reversed(hooks):
-        function = hook.wrap(task, function)
-    return Ready(
-        task, caller.plain(function), task.name.encode(), inspect.iscoroutinefunction(function), task.key is not None,
-        steps(hooks, "on_claim"), steps(hooks, "before_run"), steps(hooks, "after_run"), steps(hooks, "on_failure"),
-        steps(hooks, "on_retry"), steps(hooks, "on_dead"),
-    )  # fmt: skip
