@@ -43,9 +43,14 @@ class Checkpoints:
         source.put(row, checkpoint=[self._n + 1, checkpoint], timeout=timeout)
         self._n, self.checkpoint = self._n + 1, checkpoint
 
-    def commit(self, checkpoint: Any) -> None:
-        """Set the checkpoint without a row."""
-        queue = next(iter(self._sources), None) or self._app.queue_names()[0]
+    @property
+    def place(self) -> str:
+        """A name for the next row, the same until it is committed, that no other row of any producer has."""
+        return f"producer\n{self._name}\n{self._n + 1}"
+
+    def commit(self, checkpoint: Any, queue: str | None = None) -> None:
+        """Set the checkpoint without a row, in `queue` if that matters."""
+        queue = queue or next(iter(self._sources), None) or self._app.queue_names()[0]
         (self._sources.get(queue) or self._hold(queue)).commit([self._n + 1, checkpoint])
         self._n, self.checkpoint = self._n + 1, checkpoint
 

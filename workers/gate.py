@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -220,6 +220,20 @@ class Gate:
                 for one in reversed(left.values()):  # else the first would let the second go on
                     store.take_back(connection, one.parcel, one.state, one.key)
             raise
+
+    def send_next(self, call: Call[Any], place: str, timeout: float | None) -> Answer:
+        """Send a call whose sender then notes elsewhere how far it has come: once, however often it is asked for at `place`.
+
+        When that is noted, `forget_id` is due. Killed in between, the next one who asks is told of the first one's job, for as
+        long as idempotency ids are remembered. Raises what `Queue.put` raises.
+        """
+        return self.send(
+            call.queue, call.message, 0.0, replace(self.wish_of(call.message, call), idempotency_id=place), timeout
+        )
+
+    def forget_id(self, task: str, id: str) -> None:
+        """An idempotency id will not come again."""
+        self.tickets.database.write("DELETE FROM ids WHERE task = ? AND id = ?", (task, id))
 
     # -- putting what was admitted
 

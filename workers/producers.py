@@ -5,7 +5,8 @@ next. A put waits while its queue is full (`max_rows`, `max_bytes`), so a fast s
 stay flat.
 
 A producer that takes its checkpoint yields `(what, checkpoint)` pairs, and its rows are put with their checkpoints
-(checkpoints.py).
+(checkpoints.py). A call of a unique task goes by way of the tickets, which are another file: it is admitted under the name of
+its place, so that it is known if it comes again because its checkpoint was not committed.
 
 Of several supervisors, one runs a producer; the others wait for its turn (turns.py).
 """
@@ -21,6 +22,8 @@ from .app import App, Producer
 from .board import Desk
 from .checkpoints import Checkpoints
 from .child import Child
+from .gate import Answer, is_gated
+from .home import split_lane
 from .loop import leave
 from .messages import Call
 from .turns import its_turn
@@ -83,6 +86,8 @@ def _begin(
                 hint="yield (what, checkpoint)",
             )
         queue, row = route(producer, yielded[0])
+        if isinstance(yielded[0], Call) and yielded[0].wish is not None:
+            return _admit_next(child, app, yielded[0], checkpoints, yielded[1])
         return _announced(
             app, yielded[0],
             lambda: wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM)),
@@ -107,20 +112,40 @@ def route(producer: Producer, yielded: Any) -> tuple[str, Any]:
 
 def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
     queue, row = route(producer, yielded)
+    if isinstance(yielded, Call) and is_gated(yielded, row):
+        wish = app.gate.wish_of(row, yielded)
+        return admit(child, app, yielded, lambda: app.gate.send(queue, row, 0.0, wish, WAIT_FOR_ROOM))
+    return _announced(
+        app, yielded, lambda: wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
+    )
 
-    def put() -> object:
-        if isinstance(yielded, Call) and "key" in row:
-            return app.gate.send(queue, row, 0.0, app.gate.wish_of(row), WAIT_FOR_ROOM)
-        return app.queue(queue).put(row, timeout=WAIT_FOR_ROOM)
 
-    return _announced(app, yielded, lambda: wait_for_room(child, put))
+def _admit_next(child: Child, app: App, call: Call[Any], checkpoints: Checkpoints, checkpoint: Any) -> bool:
+    """Send a unique call, then commit the checkpoint. Killed in between, the same call comes again, and is known."""
+    place = checkpoints.place
+    if not admit(child, app, call, lambda: app.gate.send_next(call, place, WAIT_FOR_ROOM)):
+        return False
+    checkpoints.commit(checkpoint, call.queue)
+    app.gate.forget_id(call.message["task"], place)
+    return True
+
+
+def admit(child: Child, app: App, call: Call[Any], send: Callable[[], Answer]) -> bool:
+    """Send a call by way of the tickets, which may find that it is not to be sent. False if a stop was requested meanwhile."""
+    sending = app.enqueue_steps.before(call.message, split_lane(call.queue)[0])
+    answers: list[Answer] = []
+    if not wait_for_room(child, lambda: answers.append(send())):
+        return False
+    if answers[0].job == call.id:
+        app.enqueue_steps.after(sending)
+    return True
 
 
 def _announced(app: App, yielded: Any, put: Callable[[], bool]) -> bool:
     """Put, with the hooks' steps around it if what was yielded is a call."""
     if not (app.enqueue_steps and isinstance(yielded, Call)):
         return put()
-    sending = app.enqueue_steps.before(yielded.message, yielded.queue)
+    sending = app.enqueue_steps.before(yielded.message, split_lane(yielded.queue)[0])
     done = put()
     if done:
         app.enqueue_steps.after(sending)

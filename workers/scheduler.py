@@ -15,9 +15,10 @@ from pistributer.queues.contract import Source
 from .app import App
 from .board import Desk
 from .child import Child
+from .home import split_lane
 from .loop import leave
-from .messages import compose
-from .producers import WAIT_FOR_ROOM, wait_for_room
+from .messages import Call
+from .producers import WAIT_FOR_ROOM, admit, wait_for_room
 from .schedules import Schedule
 from .worker import load_checked
 
@@ -78,11 +79,26 @@ class Entry:
 
     def _put(self, source: Source, moment: float) -> bool:
         """False if a stop was requested while the queue was full."""
-        call = self._schedule
-        message: dict[str, Any] = compose(call.task, call.args, call.kwargs)
-        sending = self._steps.before(message, call.queue)
-        put = wait_for_room(self._child, lambda: source.put(message, checkpoint=moment, timeout=WAIT_FOR_ROOM))
+        call = self._call()
+        if call.wish is not None:
+            return self._admit(source, call, moment)
+        sending = self._steps.before(call.message, split_lane(call.queue)[0])
+        put = wait_for_room(self._child, lambda: source.put(call.message, checkpoint=moment, timeout=WAIT_FOR_ROOM))
         if put:
             self._steps.after(sending)
             self._desk.count(put=1)
         return put
+
+    def _call(self) -> Call[Any]:
+        task = self._app.tasks[self._schedule.task]
+        return task.call(*self._schedule.args, **self._schedule.kwargs)
+
+    def _admit(self, source: Source, call: Call[Any], moment: float) -> bool:
+        """A unique call goes by way of the tickets, another file; killed before the moment is committed, it is known there."""
+        place = f"schedule\n{self._schedule.name}\n{moment}"
+        sent = admit(self._child, self._app, call, lambda: self._app.gate.send_next(call, place, WAIT_FOR_ROOM))
+        if sent:
+            source.commit(moment)
+            self._app.gate.forget_id(call.message["task"], place)
+            self._desk.count(put=1)
+        return sent
