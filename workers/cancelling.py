@@ -14,11 +14,13 @@ from .roles import NEWS
 
 #: Tells a worker that its job may have been called off.
 INTERRUPT = NEWS
+#: What is said of a job that never began.
+CALLED_OFF = "called off before it ran"
 
 
-def call_off(folder: str, job: str) -> None:
-    """Note that nobody wants the job any more."""
-    _notes(folder).add(job)
+def call_off(folder: str, *jobs: str) -> None:
+    """Note that nobody wants these jobs any more, in one write."""
+    _notes(folder).add(*jobs)
 
 
 def forget_all_but(folder: str, jobs: Iterable[str]) -> None:

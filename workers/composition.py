@@ -3,6 +3,10 @@
 What follows from a job is sent in the transaction that notes its end (gate_tickets.py): a killed worker neither loses nor
 doubles it. The messages say all of it, so a chain that waits can be read in its queue: `then` and `chord` of messages.py.
 
+Calling a composition off notes all its jobs in one write (cancelling.py): those that wait, the one that runs, and those that
+follow and are in no queue yet. A worker looks before it begins a job, so nothing of it begins any more, whichever step it
+is at and whoever is killed: what follows is sent by the outbox as ever, and ended by whoever claims it.
+
 A member that fails for good ends what follows from it: those jobs never begin, and their `result()` raises JobFailed with
 `kind` "MemberFailed", whose text names the member. If its dead letter is tried again and goes well, so does what follows.
 """
@@ -11,15 +15,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pistributer import errors
 
 from .home import split_lane
-from .jobs import Job
-from .messages import Call, Follower, new_id
+from .jobs import Job, call_off_jobs
+from .messages import Call, Follower, jobs_of, new_id
 from .terms import results_wanted
 
 if TYPE_CHECKING:
@@ -112,9 +116,9 @@ class GroupJob(Generic[T]):
         return all(job.done() for job in self.jobs)
 
     def cancel(self) -> None:
-        """Call all of them off."""
-        for job in self.jobs:
-            job.cancel()
+        """Call all of them off, and what they are made of."""
+        for app, together in groupby(self.jobs, key=lambda job: job._app):
+            call_off_jobs(app, *(id for job in together for id in job._ids()))
 
     def __iter__(self) -> Iterator[Job[T]]:
         return iter(self.jobs)
@@ -132,6 +136,31 @@ def group(calls: Iterable[Call[T]]) -> Group[T]:
     return Group(list(calls))
 
 
+class ComposedJob(Job[T]):
+    """The last job of a chain, or the callback of a chord: its result is that of the whole, and `cancel` calls off the whole."""
+
+    __slots__ = ("ids",)
+
+    def __init__(
+        self, app: App, id: str, task: str, queue: str, kept: bool | None = None, ids: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(app, id, task, queue, kept)
+        #: All jobs that it is made of, its own at the end.
+        self.ids = ids
+
+    def _ids(self) -> tuple[str, ...]:
+        return self.ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, fields = super().__reduce__()
+        return (_same_composed, (make, fields, self.ids))
+
+
+def _same_composed(make: Callable[..., Job[Any]], fields: tuple[Any, ...], ids: tuple[str, ...]) -> ComposedJob[Any]:
+    job = make(*fields)
+    return ComposedJob(job._app, job.id, job.task, job.queue, job._kept, ids)
+
+
 def handle(call: Call[T], answer: Answer) -> Job[T]:
     """On what was sent: what `Call.send` gives."""
     assert call.app is not None
@@ -142,11 +171,12 @@ def handle(call: Call[T], answer: Answer) -> Job[T]:
         return SkippedJob(call.app, message["task"], split_lane(answer.queue)[0], answer.job)
     if answer.job != message["id"]:
         return Job(call.app, answer.job, message["task"], split_lane(answer.queue)[0])
-    return _composed(call.app, [message, *message.get("then", ())][-1])
+    return _composed(call.app, [message, *message.get("then", ())][-1], tuple(jobs_of(message)))
 
 
-def _composed(app: App, last: dict[str, Any]) -> Job[Any]:
-    return Job(app, last["id"], last["task"], split_lane(last["queue"])[0], results_wanted(last))
+def _composed(app: App, last: dict[str, Any], ids: tuple[str, ...]) -> Job[Any]:
+    fields = (app, last["id"], last["task"], split_lane(last["queue"])[0], results_wanted(last))
+    return Job(*fields) if len(ids) == 1 else ComposedJob(*fields, ids)
 
 
 class Chord(Generic[T]):
@@ -164,7 +194,8 @@ class Chord(Generic[T]):
         else:
             message = {**callback.message, "args": [[], *callback.message.get("args", ())]}
             callback.app.gate.send_calls([Call(callback.queue, message, callback.app)])
-        return _composed(callback.app, {**callback.message, "queue": callback.queue})
+        ids = (*(id for call in self.calls for id in jobs_of(call.message)), callback.message["id"])
+        return _composed(callback.app, {**callback.message, "queue": callback.queue}, ids)
 
 
 def chord(calls: Iterable[Call[A]], callback: Follower[list[A], T]) -> Chord[T]:

@@ -16,11 +16,12 @@ from pistributer import errors
 from pistributer.queues.rows import encode_json
 
 from . import gate_tickets as store
-from .cancelling import CalledOff
+from .cancelling import CALLED_OFF, CalledOff
 from .gate_sweep import Sweeper
 from .gate_tickets import Parcel, Tickets
 from .home import split_lane
-from .messages import Call, Follower, new_id
+from .messages import Call, Follower, jobs_of, new_id
+from .retries import Cancel
 
 if TYPE_CHECKING:
     import sqlite3
@@ -292,8 +293,12 @@ class Gate:
         why = (
             f"{message['task']} (job {message['id']}), which this follows from, failed: {type(error).__name__}: {error}"
         )
+        called_off = CalledOff(self._app.home.run).read()
         for job in self._followers(message):
-            log.add_failure(job, MEMBER_FAILED, why, "", 0)
+            if job in called_off:
+                log.add_failure(job, Cancel.__name__, CALLED_OFF, "", 0)
+            else:
+                log.add_failure(job, MEMBER_FAILED, why, "", 0)
 
     def _followers(self, message: dict[str, Any]) -> Iterator[str]:
         for one in (message, *message.get("then", ())):
@@ -340,6 +345,14 @@ class Gate:
             return []
         states = f"({store.PARKED}, {store.OUT})"
         return [job for (job,) in self.tickets.database.read(f"SELECT job FROM tickets WHERE state IN {states}")]
+
+    def awaited(self) -> Iterator[str]:
+        """The ids of jobs that follow from others: from those that are in no queue, and the callbacks of chords."""
+        if self.tickets.exists():
+            for _, _, message in self.parked_rows():
+                yield from jobs_of(message)
+            for (job,) in self.tickets.database.read("SELECT job FROM chords"):
+                yield job
 
     def parked_rows(self) -> Iterator[tuple[str, float, Any]]:
         """Queue or lane, due time (0.0: none) and message of each job that is in no queue, in the order of sending."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from pistributer import errors
 from pistributer.queues.contract import Row
 
-from .cancelling import CalledOff, call_off
+from .cancelling import CALLED_OFF, CalledOff, call_off
 from .history import Attempt, read_attempts, read_progress
 from .pages import JobProgress
 from .result_dict import DictResults
@@ -125,12 +125,16 @@ class Job(Generic[T]):
     def cancel(self) -> None:
         """Call the job off. Returns at once; what came of it, `status` and `result` say.
 
-        If it has not begun, it will not: whoever claims it ends it. If it runs, `Cancel` is raised inside it within about
-        half a second, in an `async def` as a cancellation; a loop in C goes on, and so does a task that catches it. If it
-        has ended, nothing changes. Its `result` raises JobFailed, with `kind` "Cancel".
+        Of a chain or chord, all its jobs are called off, in one step. If one has not begun, it will not: whoever claims it
+        ends it. If it runs, `Cancel` is raised inside it within about half a second, in an `async def` as a cancellation; a
+        loop in C goes on, and so does a task that catches it. If it has ended, nothing changes. Its `result` raises
+        JobFailed, with `kind` "Cancel".
         """
-        self._app.home.create()
-        call_off(self._app.home.run, self.id)
+        call_off_jobs(self._app, *self._ids())
+
+    def _ids(self) -> tuple[str, ...]:
+        """The jobs that it is made of."""
+        return (self.id,)
 
     def _is_called_off(self) -> bool:
         held = self._app.gate.find(self.id)
@@ -190,12 +194,12 @@ class Job(Generic[T]):
         for _ in range(2):
             row = self._find_row()
             if row is not None and row.state in ("ready", "delayed") and self._is_called_off():
-                raise to_error(self.id, Finished(False, kind="Cancel", text="called off before it ran"))
+                raise to_error(self.id, Finished(False, kind="Cancel", text=CALLED_OFF))
             if row is not None and row.state != "dead":
                 return
         if row is None and self._is_held():
             if self._is_called_off():
-                raise to_error(self.id, Finished(False, kind="Cancel", text="called off before it ran"))
+                raise to_error(self.id, Finished(False, kind="Cancel", text=CALLED_OFF))
             return
         if results.find(self.id) is not None:
             return
@@ -240,6 +244,13 @@ class Job(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_same_job, (self._app.url, self.id, self.task, self.queue, self._app.result_store, self._kept))
+
+
+def call_off_jobs(app: App, *ids: str) -> None:
+    """Note that nobody wants these jobs any more: all of them or, killed before, none."""
+    if ids:
+        app.home.create()
+        call_off(app.home.run, *ids)
 
 
 def _same_job(url: str, id: str, task: str, queue: str, results: Any = None, kept: bool | None = None) -> Job[Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pistributer import errors
@@ -103,6 +104,12 @@ def compose(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[st
     if kwargs:
         message["kwargs"] = kwargs
     return message
+
+
+def jobs_of(message: dict[str, Any]) -> Iterator[str]:
+    """The ids of the job that a message calls, and of those that follow it in its chain."""
+    for one in (message, *message.get("then", ())):
+        yield one["id"]
 
 
 def find_fault(message: Any) -> str | None:

@@ -23,7 +23,7 @@ from .excused import excused, suspects
 from .gauge import Gauge, Progress
 from .last_words import STACK
 from .loading import load_app, source_of
-from .messages import find_fault
+from .messages import find_fault, jobs_of
 from .notify import Notifier
 from .plan import parts_of, plan_pools
 from .pools import Pool
@@ -318,12 +318,13 @@ class _Run:
             self._suspects.forget_all_but(self._jobs())
 
     def _jobs(self) -> Iterator[str]:
-        """The ids of all jobs that have not ended."""
+        """The ids of all jobs that have not ended, and of those that are yet to follow from one, or from a dead letter."""
         yield from self.app.gate.parked()
+        yield from self.app.gate.awaited()
         for name in self.app.lane_names():
-            for row in self.app.queue(name).scan("ready", "claimed", "delayed"):
-                if isinstance(row.value, dict) and "task" in row.value:
-                    yield str(row.value.get("id"))
+            for row in self.app.queue(name).scan():
+                if find_fault(row.value) is None and (row.state != "dead" or "then" in row.value):
+                    yield from jobs_of(row.value)
 
     def _say(self, action: str, text: str) -> None:
         self._on_event(Say(action, text))

@@ -40,6 +40,9 @@ class SkippedJob(Job[T]):
     def cancel(self) -> None:
         """There is nothing to call off; the other job goes on."""
 
+    def _ids(self) -> tuple[str, ...]:
+        return ()
+
     def _looks(self, results: Results, timeout: float | None) -> Iterator[float | Finished]:
         raise errors.JobSkipped(
             f"this call of {self.task} was not sent, because job {self.other} is pending and equal",

@@ -13,7 +13,7 @@ from pistributer.queues.contract import Item
 from .app import App
 from .board import Desk
 from .calling import Caller, SharedLoop
-from .cancelling import CalledOff
+from .cancelling import CALLED_OFF, CalledOff
 from .child import Child
 from .deaths import explain
 from .excused import excused
@@ -124,7 +124,7 @@ class TaskLoop(Loop):
             ready = self._preparing.on_terms(ready, message["options"])
         if message["id"] in self._cancelled:
             if self._take_turn(ready, item, message):
-                self._end_cancelled(ready, item, message, "called off before it ran")
+                self._end_cancelled(ready, item, message, CALLED_OFF)
             return
         policy = ready.task.policy
         if "retries" in message:
