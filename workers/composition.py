@@ -1,6 +1,6 @@
 """Jobs made of jobs: one after the other, side by side, side by side and then one, or one for each value.
 
-What follows from a job is sent in the transaction that notes its end (gate_tickets.py): a killed worker neither loses nor
+What follows from a job is sent in the transaction that notes its end (tickets/store.py): a killed worker neither loses nor
 doubles it. The messages say all of it, so a chain that waits can be read in its queue: `then` and `chord` of messages.py.
 
 A member that fails for good ends what follows from it: those jobs never begin, and their `result()` raises JobFailed with

@@ -7,7 +7,7 @@
 `args` and `kwargs` are left out when they are empty; `"retries": 5` is there if the sender chose a number, `"tags": ["eu"]` if
 there are any. Readers ignore fields that they do not know.
 
-A job with a ticket (gate_tickets.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
+A job with a ticket (tickets/store.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
 it may come `"key": "customer-17"`, `"then": […]`, the messages of the calls that follow in its chain, each with the name of its
 `"queue"`, and `"chord": [id, place]`.
 """

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from pistributer import errors
 
 from .checks import at_least
-from .gate import Answer, Unique, Wish, equality, ticket_key
-from .gate_rates import RateLimit
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import Call, Follower, compose
 from .retries import RetryPolicy
+from .tickets.gate import Answer, Unique, Wish, equality, ticket_key
+from .tickets.rates import RateLimit
 
 if TYPE_CHECKING:
     from .app import App
