@@ -21,7 +21,7 @@ if str(ROOT) not in sys.path:  # run from a checkout, installed or not
 
 def facts(folder: Path) -> dict[str, Any]:
     """CPU, kernel, filesystem under `folder`, Python, load before the run, and the commit that was measured."""
-    from pistributer.workers.stress_report import machine_facts
+    from pistributer.workers.stress.report import machine_facts
 
     return {
         **machine_facts(folder),

@@ -257,7 +257,7 @@ def environment() -> dict[str, str]:
 
 
 def wait_until_up(folder: Path, workers: int) -> None:
-    from pistributer.workers.status import read_status
+    from pistributer.workers.inspection.status import read_status
 
     def is_up() -> bool:
         return sum(worker.alive for worker in read_status(folder / "jobs").workers) == workers

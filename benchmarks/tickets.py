@@ -63,7 +63,7 @@ def one_round(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def wait_until_done(place: Path, jobs: int) -> None:
-    from pistributer.workers.status import read_status
+    from pistributer.workers.inspection.status import read_status
 
     deadline = time.monotonic() + 300
     while sum(worker.done for worker in read_status(place / "jobs").workers) < jobs:

@@ -40,7 +40,7 @@ Examples:
 def archive(
     target: str, queue: str | None, path: str, states: tuple[Any, ...], keep: bool, compression: str, as_json: bool
 ) -> None:
-    from ..workers.archive import archive
+    from ..workers.inspection.archive import archive
 
     name, opened = open_target(target, queue)
     with opened, terminal.progress("rows") as bar:
@@ -85,7 +85,7 @@ def replay(
     target: str, queue: str | None, source: str, states: tuple[Any, ...], undated: bool, dry_run: bool, as_json: bool,
     **filters: Any,
 ) -> None:  # fmt: skip
-    from ..workers.archive import replay
+    from ..workers.inspection.archive import replay
 
     if not os.path.exists(source) and is_moment(source):
         name, opened = open_target(target, queue)

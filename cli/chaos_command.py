@@ -44,7 +44,7 @@ def chaos(
       pistributer chaos --seconds 60 --driver sqlite
       pistributer chaos --folder /mnt/disk/chaos      … on another disk
     """
-    from ..workers.chaos import Storm, run_chaos
+    from ..workers.chaos.run import Storm, run_chaos
 
     bar = terminal.ProgressBar("s")
 

@@ -34,7 +34,7 @@ def copy(source: str, to: str, states: tuple[Any, ...], live: bool, again: bool,
     """
     from pistributer.queues.opening import open_queue
 
-    from ..workers.copying import copy_queue, is_under_way
+    from ..workers.inspection.copying import copy_queue, is_under_way
     from .targets import open_target
 
     _, opened = open_target(source, None)

@@ -15,8 +15,8 @@ from .targets import EXPLAINED, find_deaths, find_rows, open_existing, row_filte
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue
 
-    from ..workers.dead import DeadLetter
-    from ..workers.finding import Wanted
+    from ..workers.inspection.dead import DeadLetter
+    from ..workers.inspection.finding import Wanted
 
 
 @click.group(cls=Group, epilog=exits.TABLE)
@@ -146,7 +146,7 @@ def _selected(ids: tuple[str, ...], queue: str | None, everything: bool, filters
 
 def _find(target: str, queue: str | None, chosen: Wanted) -> list[tuple[str, list[DeadLetter]]]:
     """For each queue of `target` its URL and the dead letters in it that are wanted."""
-    from ..workers.dead import letter_of
+    from ..workers.inspection.dead import letter_of
 
     deaths = find_deaths(target)
     return [

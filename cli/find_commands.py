@@ -13,7 +13,7 @@ from . import exits, terminal
 from .targets import EXPLAINED, find_rows, queue_option, row_filters, target_argument, wanted
 
 if TYPE_CHECKING:
-    from ..workers.finding import Found, Wanted
+    from ..workers.inspection.finding import Found, Wanted
 
 _STATES = ("ready", "delayed", "held", "claimed", "dead", "retained")
 _OVER = ("dead", "retained")
@@ -117,7 +117,7 @@ def put_back(
     target: str, queue: str | None, chosen: Wanted, states: tuple[Any, ...], *, dry_run: bool, as_json: bool
 ) -> None:
     """Requeue what was chosen, or count it, and say so."""
-    from ..workers.finding import Undated, requeue
+    from ..workers.inspection.finding import Undated, requeue
 
     counts, undated = {}, Undated(chosen)
     for name, opened, rows in find_rows(target, queue, undated, *states):

@@ -12,7 +12,7 @@ from . import exits, terminal
 from .targets import addressed
 
 if TYPE_CHECKING:
-    from ..workers.watching import ProcessStatus
+    from ..workers.inspection.watching import ProcessStatus
 
 #: Columns of numbers.
 NUMBERS = ("pid", "up", "done", "failed", "retried", "put", "cpu", "memory", "for")
@@ -32,7 +32,7 @@ def ps(app: str, as_json: bool) -> None:
       pistributer ps jobs/
       pistributer ps sqlite:jobs.db --json | jq '.[] | select(.state == "busy")'
     """
-    from ..workers.watching import Watcher
+    from ..workers.inspection.watching import Watcher
 
     with addressed():
         found = Watcher(app).look()

@@ -149,7 +149,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say how many rows would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(target: str, queue: str | None, dry_run: bool, yes: bool) -> None:
-    from ..workers.gate_tickets import count_held, forget
+    from ..workers.tickets.store import count_held, forget
 
     name, opened = open_target(target, queue)
     tickets = open_tickets(target)

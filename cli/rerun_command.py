@@ -30,8 +30,8 @@ def rerun(id: str, app: str | None, source: str | None, pdb: bool, settle: bool)
       pistributer rerun 5f0c2a9be1d34c7788aa0012 jobs/ --app app.py
       pistributer rerun 5f0c2a9be1d34c7788aa0012 --settle
     """
-    from ..workers.life import open_home
-    from ..workers.rerun import Rerun
+    from ..workers.inspection.life import open_home
+    from ..workers.inspection.rerun import Rerun
 
     again = Rerun(open_home(app), id, source)
     if settle and again.row.state != "dead":

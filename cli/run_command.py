@@ -11,10 +11,10 @@ import click
 from . import exits, settings, terminal
 
 if TYPE_CHECKING:
-    from ..workers.decisions import Say
     from ..workers.pools import Pool
     from ..workers.run import Progress
-    from ..workers.supervisor import Outcome
+    from ..workers.supervision.decisions import Say
+    from ..workers.supervision.supervisor import Outcome
 
 #: What goes as planned needs no line.
 _QUIET: Final = frozenset({"done", "drained"})

@@ -12,7 +12,7 @@ from . import exits, terminal
 from .targets import addressed
 
 if TYPE_CHECKING:
-    from ..workers.status import AppStatus, QueueStatus, WorkerStatus
+    from ..workers.inspection.status import AppStatus, QueueStatus, WorkerStatus
 
 #: Columns of numbers.
 NUMBERS = (
@@ -46,12 +46,12 @@ def status(app: str, as_json: bool, metrics: bool) -> None:
       pistributer status sqlite:jobs.db --json
       pistributer status jobs/ --metrics >jobs.prom      for the textfile collector of Prometheus
     """
-    from ..workers.status import read_status
+    from ..workers.inspection.status import read_status
 
     with addressed():
         found = read_status(app)
     if metrics:
-        from ..workers.metrics import read_metrics, to_prometheus
+        from ..workers.inspection.metrics import read_metrics, to_prometheus
 
         terminal.print_line(to_prometheus(found, read_metrics(app)).rstrip())
         return

@@ -10,7 +10,7 @@ import click
 from . import exits, terminal
 
 if TYPE_CHECKING:
-    from ..workers.stress import Progress, Report
+    from ..workers.stress.run import Progress, Report
 
 #: The seed's benchmark: 2,700,000 rows over 6,010 channels.
 _FULL = {"writers": 300, "readers": 64, "files": 30, "shared": 10, "rows": 300}
@@ -106,7 +106,7 @@ def _is_given(name: str) -> bool:
 
 
 def _run(folder: Path | None, plot: Path | None, options: dict[str, Any]) -> Report:
-    from ..workers.stress import Scenario, run_stress
+    from ..workers.stress.run import Scenario, run_stress
 
     if plot is not None:
         _require_plot(plot)
@@ -140,7 +140,7 @@ def _require_plot(path: Path) -> None:
 
 
 def _draw(report: Report, path: Path) -> None:
-    from ..workers.stress_plot import draw
+    from ..workers.stress.plot import draw
 
     draw(report, path)
     click.echo(f"drawn: {path}", err=True)

@@ -35,8 +35,8 @@ def tail(app: str | None, task: str | None, failed: bool, last: int, no_follow: 
       pistributer tail jobs/ --failed --task resize
       pistributer tail jobs/ -n 100 --no-follow --json
     """
-    from ..workers.life import open_home
-    from ..workers.tail import follow
+    from ..workers.inspection.life import open_home
+    from ..workers.inspection.tail import follow
 
     def wanted(event: dict[str, Any]) -> bool:
         return task in (None, event.get("task")) and (not failed or event["what"] in _FAILED)

@@ -18,9 +18,9 @@ from . import exits
 if TYPE_CHECKING:
     from pistributer.queues.contract import Queue, State
 
-    from ..workers.finding import Found, Undated, Wanted
-    from ..workers.gate_tickets import Tickets
     from ..workers.history import Death
+    from ..workers.inspection.finding import Found, Undated, Wanted
+    from ..workers.tickets.store import Tickets
 
 #: What the arguments TARGET and QUEUE say in each help page.
 EXPLAINED = """TARGET is an app (its folder, or sqlite:FILE) or a single queue: its folder, or a URL such as txt:jobs/
@@ -85,7 +85,7 @@ def wanted(
     undated: bool = False,
 ) -> Wanted:
     """Which rows these options mean. Ends the command if one of them makes no sense."""
-    from ..workers.finding import Wanted
+    from ..workers.inspection.finding import Wanted
 
     return Wanted(
         ids,
@@ -100,7 +100,7 @@ def wanted(
 
 def moment(text: str) -> float:
     """Seconds since the epoch."""
-    from ..workers.moments import parse_moment
+    from ..workers.inspection.moments import parse_moment
 
     try:
         return parse_moment(text, time.time())
@@ -110,7 +110,7 @@ def moment(text: str) -> float:
 
 def is_moment(text: str) -> bool:
     """Whether `moment` knows what is meant."""
-    from ..workers.moments import parse_moment
+    from ..workers.inspection.moments import parse_moment
 
     try:
         parse_moment(text, time.time())
@@ -133,7 +133,7 @@ def find_rows(
 ) -> Iterator[tuple[str, Queue, Iterator[Found]]]:
     """For each queue of `target`, or the one that is named: its name, itself, open, and the rows in it that are wanted."""
     from ..workers.app import App
-    from ..workers.finding import find, find_held
+    from ..workers.inspection.finding import find, find_held
 
     queues = find_queues(target)
     if queue is not None and queue not in dict(queues):
@@ -200,7 +200,7 @@ def open_existing(url: str) -> Queue:
     from pistributer import errors
     from pistributer.queues.opening import open_queue, split_url
 
-    from ..workers.whole_queue import with_lanes
+    from ..workers.inspection.whole_queue import with_lanes
 
     try:
         return with_lanes(open_queue(url, create=False))
@@ -212,7 +212,7 @@ def open_existing(url: str) -> Queue:
 
 def open_tickets(target: str) -> Tickets | None:
     """The tickets of the app that `target` is; None if it is a single queue, or has none."""
-    from ..workers.gate_tickets import Tickets
+    from ..workers.tickets.store import Tickets
 
     home = _home(target)
     if _single_queue(target) is not None or home is None:

@@ -16,7 +16,7 @@ import click
 from .exits import USAGE, broken_pipe, color, fail
 
 if TYPE_CHECKING:
-    from ..workers.pages import JobProgress
+    from ..workers.supervision.pages import JobProgress
 
 #: A bar is redrawn at most this often, and a plain line printed this often where there is no terminal, in seconds.
 _REDRAW: Final = 0.1

@@ -18,7 +18,7 @@ from .targets import addressed
 from .top_screen import View, draw, help_page
 
 if TYPE_CHECKING:
-    from ..workers.watching import Picture, ProcessStatus, Watcher
+    from ..workers.inspection.watching import Picture, ProcessStatus, Watcher
 
 _STYLES: Final = {"plain": curses.A_NORMAL, "bold": curses.A_BOLD, "reverse": curses.A_REVERSE}
 _ENTER: Final = ("\n", "\r")
@@ -39,7 +39,7 @@ def top(app: str, interval: float) -> None:
       pistributer top jobs/
       pistributer top sqlite:jobs.db --interval 0.5
     """
-    from ..workers.watching import Watcher
+    from ..workers.inspection.watching import Watcher
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         hint = f"`pistributer ps {app}` prints the processes once, with --json for programs"

@@ -13,7 +13,7 @@ from .status_command import NUMBERS as QUEUE_NUMBERS
 from .status_command import headlines, queue_cells
 
 if TYPE_CHECKING:
-    from ..workers.watching import Picture, ProcessStatus
+    from ..workers.inspection.watching import Picture, ProcessStatus
 
 _HELP = """\
 q          quit

@@ -13,7 +13,7 @@ from . import exits, terminal
 
 if TYPE_CHECKING:
     from ..workers.history import Attempt
-    from ..workers.life import Life
+    from ..workers.inspection.life import Life
 
 
 @click.command(epilog=exits.TABLE)
@@ -31,7 +31,7 @@ def why(id: str, app: str | None, as_json: bool) -> None:
       pistributer why 5f0c2a9be1d34c7788aa0012
       pistributer why 5f0c2a9be1d34c7788aa0012 jobs/ --json
     """
-    from ..workers.life import find_lives, open_home
+    from ..workers.inspection.life import find_lives, open_home
 
     home = open_home(app)
     lives = find_lives(home, id)
@@ -45,13 +45,13 @@ def why(id: str, app: str | None, as_json: bool) -> None:
 
 
 def _document(life: Life) -> dict[str, object]:
-    from ..workers.life import next_step
+    from ..workers.inspection.life import next_step
 
     return asdict(life) | {"next": next_step(life)}
 
 
 def _print(life: Life) -> None:
-    from ..workers.life import next_step
+    from ..workers.inspection.life import next_step
 
     details = {
         "id": life.id,

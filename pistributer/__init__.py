@@ -69,22 +69,22 @@ if TYPE_CHECKING:
     from .state.persisted import PersistedState
     from .storage.durability import Sync
     from .workers.app import App
-    from .workers.child import Child
+    from .workers.supervision.child import Child
     from .workers.composition import Chord, Group, GroupJob, chain, chord, group
-    from .workers.gate_rates import RateLimit
+    from .workers.tickets.rates import RateLimit
     from .workers.history import Attempt, Death
     from .workers.hooks import Hook, Run, Sending
     from .workers.jobs import Job
     from .workers.log_jobs import LogJobs
     from .workers.messages import Call, Follower
-    from .workers.metrics import Metrics, TaskMetrics, read_metrics
-    from .workers.pages import JobProgress
+    from .workers.inspection.metrics import Metrics, TaskMetrics, read_metrics
+    from .workers.supervision.pages import JobProgress
     from .workers.pools import Pool
     from .workers.progress import current_run, progress
     from .workers.retries import Backoff, Cancel, Retry, Snooze
-    from .workers.roles import Role
+    from .workers.supervision.roles import Role
     from .workers.run import Progress, run
-    from .workers.supervisor import Outcome, Supervisor
+    from .workers.supervision.supervisor import Outcome, Supervisor
     from .workers.tasks import Task
 
 __all__ = [
@@ -119,7 +119,7 @@ _HOMES = {
     "Bytes": "records.hot",
     "Call": "workers.messages",
     "Cancel": "workers.retries",
-    "Child": "workers.child",
+    "Child": "workers.supervision.child",
     "Chord": "workers.composition",
     "CorruptionStrategy": "records.damage",
     "DELETE_CURRENT": "dicts.flags",
@@ -136,18 +136,18 @@ _HOMES = {
     "IODict": "dicts.iodict",
     "Item": "queues.contract",
     "Job": "workers.jobs",
-    "JobProgress": "workers.pages",
+    "JobProgress": "workers.supervision.pages",
     "LogJobs": "workers.log_jobs",
-    "Metrics": "workers.metrics",
-    "TaskMetrics": "workers.metrics",
-    "read_metrics": "workers.metrics",
+    "Metrics": "workers.inspection.metrics",
+    "TaskMetrics": "workers.inspection.metrics",
+    "read_metrics": "workers.inspection.metrics",
     "KEEP_CURRENT": "dicts.flags",
     "LocalDict": "dicts.local",
     "MultiThreadedReader": "records.sharded_reading",
     "MultiThreadedWriter": "records.sharded_writing",
     "MutableDictCached": "dicts.cached",
     "NonEmptySafeStrTuple": "dicts.keys",
-    "Outcome": "workers.supervisor",
+    "Outcome": "workers.supervision.supervisor",
     "OverlappingMultiDict": "dicts.overlapping",
     "PersiDict": "dicts.contract",
     "PersistedState": "state.persisted",
@@ -157,12 +157,12 @@ _HOMES = {
     "Pool": "workers.pools",
     "Progress": "workers.run",
     "Queue": "queues.contract",
-    "RateLimit": "workers.gate_rates",
+    "RateLimit": "workers.tickets.rates",
     "RecordIndex": "records.index",
     "RecordReader": "records.reading",
     "RecordWriter": "records.writing",
     "Retry": "workers.retries",
-    "Role": "workers.roles",
+    "Role": "workers.supervision.roles",
     "Row": "queues.contract",
     "Run": "workers.hooks",
     "S3Dict": "dicts.s3",
@@ -171,7 +171,7 @@ _HOMES = {
     "Snooze": "workers.retries",
     "Source": "queues.contract",
     "Stats": "queues.contract",
-    "Supervisor": "workers.supervisor",
+    "Supervisor": "workers.supervision.supervisor",
     "Sync": "storage.durability",
     "Task": "workers.tasks",
     "WriteOnceDict": "dicts.write_once",

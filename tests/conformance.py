@@ -38,7 +38,7 @@ class QueueContract(DeliveryContract, ClaimContract, LimitContract, RefusalContr
         queues: list[Queue] = []
 
         def open_it(**options: Any) -> Queue:
-            queues.append(open_queue(url, **options))
+            queues.append(open_queue(url, **{**self.options, **options}))
             return queues[-1]
 
         yield open_it

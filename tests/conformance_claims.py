@@ -80,8 +80,7 @@ class ClaimContract(Hooks):
         self.fill(queue, 1)
         start = time.time()
         queue.nack(queue.claim(), delay=SOON)
-        assert queue.claim() == []
-        assert self.numbers(queue.claim(timeout=30)) == [0]
+        assert self.numbers(queue.claim() or queue.claim(timeout=30)) == [0]
         assert time.time() - start >= SOON
 
     def test_one_item_or_any_iterable_can_be_settled(self, queue: Queue) -> None:

@@ -42,6 +42,8 @@ class Hooks:
     one_process: ClassVar[str | None] = None
     #: Why there are no files, if there are none.
     no_files: ClassVar[str | None] = None
+    #: What a new queue is opened with.
+    options: ClassVar[dict[str, Any]] = {}
     #: Values that must come back as they went in, and values that must be refused.
     values: ClassVar[dict[str, Any]] = JSON_VALUES
     bad_values: ClassVar[dict[str, Any]] = NOT_JSON

@@ -230,7 +230,7 @@ class ProcessContract(Hooks):
     def test_first_opens_may_race(self, url: str, opened: Open) -> None:
         self.need_processes()
         with ExitStack() as stack:
-            children = [stack.enter_context(Child(_open_and_put, url, self.value(i))) for i in range(8)]
+            children = [stack.enter_context(Child(_open_and_put, url, self.options, self.value(i))) for i in range(8)]
             for child in children:
                 child.hear()
             for child in children:
@@ -354,8 +354,8 @@ def _put_for_ever(pipe: Any, url: str, value: Any) -> None:
         pipe.send(count)
 
 
-def _open_and_put(pipe: Any, url: str, value: Any) -> None:
+def _open_and_put(pipe: Any, url: str, options: dict[str, Any], value: Any) -> None:
     pipe.send("ready")
     pipe.recv()
-    with open_queue(url) as queue:
+    with open_queue(url, **options) as queue:
         queue.put(value)

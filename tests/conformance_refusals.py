@@ -128,7 +128,7 @@ class RefusalContract(Hooks):
 
     def test_a_full_disk_is_a_typed_error_and_nothing_stored_is_lost(self, url: str, opened: Open) -> None:
         self.need_files()
-        stored, partly = run(_fill_the_disk, url, self.value(0))
+        stored, partly = run(_fill_the_disk, url, self.options, self.value(0))
         assert stored > 10
         queue = opened()
         assert len(self.drain(queue)) == stored + partly
@@ -156,7 +156,7 @@ class RefusalContract(Hooks):
         try:
             folder.chmod(0o755)
             if state == "existing":
-                with open_queue(self.url_in(folder)) as queue:
+                with open_queue(self.url_in(folder), **self.options) as queue:
                     queue.put(self.value(1))
             assert run(_open_as_nobody, self.url_in(folder)) == "NotWritable"
             if state == "existing":
@@ -171,9 +171,9 @@ def _limit_files(size: float) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), hard))
 
 
-def _fill_the_disk(pipe: Any, url: str, value: Any) -> tuple[int, int]:
+def _fill_the_disk(pipe: Any, url: str, options: dict[str, Any], value: Any) -> tuple[int, int]:
     """Rows stored by `put` before the disk was full, and by a `put_many` after that."""
-    queue, stored = open_queue(url), 0
+    queue, stored = open_queue(url, **options), 0
     _limit_files(100_000)
     with pytest.raises(errors.DiskFull, match="free space"):
         while True:

@@ -12,14 +12,15 @@ from typing import Any
 from unittest import mock
 
 from pistributer import App
-from pistributer.workers import board, loop
-from pistributer.workers.board import Desk
-from pistributer.workers.calling import Caller
-from pistributer.workers.lanes import Lanes
-from pistributer.workers.pages import Page
+from pistributer.workers.execution import loop
+from pistributer.workers.execution.calling import Caller
+from pistributer.workers.execution.lanes import Lanes
+from pistributer.workers.execution.worker import Logs, TaskLoop
 from pistributer.workers.pools import Pool
 from pistributer.workers.progress import Reports
-from pistributer.workers.worker import Logs, TaskLoop
+from pistributer.workers.supervision import board
+from pistributer.workers.supervision.board import Desk
+from pistributer.workers.supervision.pages import Page
 
 
 class _Leash:

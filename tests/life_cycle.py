@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from pistributer.storage.locks import is_held
+from pistributer.workers.inspection.status import AppStatus, WorkerStatus, read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from pistributer.workers.status import AppStatus, WorkerStatus, read_status
 from tests.worker_tools import RunningApp, marked, notes, wait_for, write_app
 
 Victim = Literal["supervisor", "worker", "producer", "fork server"]

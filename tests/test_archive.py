@@ -16,7 +16,7 @@ from pistributer.cli import exits
 from pistributer.cli.root import pistributer
 from pistributer.queues.contract import Queue
 from pistributer.records import RecordReader
-from pistributer.workers.archive import archive, read_archive, replay
+from pistributer.workers.inspection.archive import archive, read_archive, replay
 
 from .crashing import every_kill
 from .records_tools import write

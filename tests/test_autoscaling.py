@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pistributer.workers.autoscaling import Autoscaler, Bounds, Load
+from pistributer.workers.supervision.autoscaling import Autoscaler, Bounds, Load
 
 
 def sizes(*loads: Load, least: int = 2, most: int = 8) -> list[int]:

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import pytest
 
-from pistributer.workers.status import read_status
+from pistributer.workers.inspection.status import read_status
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "census.py"

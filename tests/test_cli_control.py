@@ -14,7 +14,7 @@ from pistributer.cli import exits, run_command
 from pistributer.cli.root import pistributer
 from pistributer.workers import run as runs_app
 from pistributer.workers.loading import load_app
-from pistributer.workers.supervisor import Outcome
+from pistributer.workers.supervision.supervisor import Outcome
 from tests.test_control import running
 from tests.worker_tools import write_app
 
@@ -124,7 +124,7 @@ def test_the_options_of_run(monkeypatch: pytest.MonkeyPatch, arguments: tuple[st
     ],
 )
 def test_who_stopped_a_run_shows_in_its_exit_code(by: str, outcome: Outcome, code: int) -> None:
-    from pistributer.workers.decisions import Say
+    from pistributer.workers.supervision.decisions import Say
 
     watch = run_command._Watch()
     watch.event(Say("stopping", f"{by}: finishing what runs in 2 processes"))

@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from pistributer import App, Queue, errors, open_queue
 from pistributer.cli import exits
 from pistributer.cli.root import pistributer
-from pistributer.workers import copying
-from pistributer.workers.copying import copy_queue, plan_path
-from pistributer.workers.moments import parse_moment
+from pistributer.workers.inspection import copying
+from pistributer.workers.inspection.copying import copy_queue, plan_path
+from pistributer.workers.inspection.moments import parse_moment
 from tests import crashing, processes
 
 DRIVERS = ("jsonl", "txt", "sqlite")

@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from pistributer.cli import exits
 from pistributer.cli.root import pistributer
-from pistributer.workers import stress, stress_oracle
-from pistributer.workers.stress_plan import Scenario
+from pistributer.workers.stress import oracle
+from pistributer.workers.stress import run as stress
+from pistributer.workers.stress.plan import Scenario
 from tests.test_cli import shell
 
 SMALL = ("--writers", "2", "--readers", "2", "--files", "3", "--shared", "1", "--rows", "20")
@@ -57,14 +58,14 @@ def test_the_report_begins_with_integrity() -> None:
 
 
 def test_failed_integrity_exits_4_and_keeps_the_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    judge = stress_oracle.judge
+    judge = oracle.judge
 
-    def severe(*args: Any) -> stress_oracle.Verdict:
+    def severe(*args: Any) -> oracle.Verdict:
         verdict = judge(*args)
         verdict.lost = 1
         return verdict
 
-    monkeypatch.setattr(stress_oracle, "judge", severe)
+    monkeypatch.setattr(oracle, "judge", severe)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = invoke("--threads")
     assert result.exit_code == exits.INTEGRITY

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pistributer import App, JobFailed
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
 from tests.worker_tools import RunningApp, is_gone, notes, wait_for
 
 TASKS = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pistributer import App
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
 from tests.worker_tools import RunningApp, notes, wait_for, write_app
 
 ROWS = """

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from pistributer import errors
-from pistributer.workers import control, run_state, runs
+from pistributer.workers import control
 from pistributer.workers.app import App
+from pistributer.workers.inspection.status import WorkerStatus, read_status
 from pistributer.workers.loading import load_app
-from pistributer.workers.status import WorkerStatus, read_status
+from pistributer.workers.supervision import run_state, runs
 from tests.worker_tools import DEADLINE, RunningApp, is_alive, is_gone, notes, wait_for, write_app
 
 SLOW = """

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pistributer import errors
-from pistributer.workers import control, control_server, runs, sockets
-from pistributer.workers.control_server import ControlServer
-from pistributer.workers.roles import Role
-from pistributer.workers.supervisor import Supervisor
+from pistributer.workers import control
+from pistributer.workers.supervision import control_server, runs, sockets
+from pistributer.workers.supervision.control_server import ControlServer
+from pistributer.workers.supervision.roles import Role
+from pistributer.workers.supervision.supervisor import Supervisor
 from tests import worker_targets as targets
 from tests.worker_tools import DEADLINE, wait_for
 

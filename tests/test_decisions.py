@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pistributer.workers.decisions import (
+from pistributer.workers.supervision.decisions import (
     AskDrained,
     Begin,
     Decisions,
@@ -33,7 +33,7 @@ from pistributer.workers.decisions import (
     Terminate,
     Tick,
 )
-from pistributer.workers.roles import BOOT_EXIT, Cause, Key, Role
+from pistributer.workers.supervision.roles import BOOT_EXIT, Cause, Key, Role
 
 W0, W1, W2, W3, P0 = ("worker", 0), ("worker", 1), ("worker", 2), ("worker", 3), ("producer", 0)
 POLICY = Policy(pause=0.1, longest=10.0, settle=5.0, tries=3, grace=10.0, ask=0.1)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pistributer import App, RateLimit
-from pistributer.workers import gate_tickets
-from pistributer.workers.gate_rates import begin
+from pistributer.workers.tickets import store
+from pistributer.workers.tickets.rates import begin
 
 from .gate_tools import work
 
@@ -33,7 +33,7 @@ def simulate(
     coming = [(at, number) for number, at in enumerate(arrivals)]
     heapq.heapify(coming)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        gate_tickets._prepare(connection)
+        store._prepare(connection)
         while coming:
             now, number = heapq.heappop(coming)
             wait = begin(connection, "task", limit, f"job{number}", now)
@@ -96,7 +96,7 @@ def test_burst_spreads_what_may_begin_at_once() -> None:
 def test_jobs_begin_in_the_order_in_which_they_came() -> None:
     order: list[int] = []
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        gate_tickets._prepare(connection)
+        store._prepare(connection)
         coming = [(1e6, number) for number in range(50)]
         while coming:
             now, number = heapq.heappop(coming)
@@ -110,7 +110,7 @@ def test_jobs_begin_in_the_order_in_which_they_came() -> None:
 
 def test_a_limit_that_is_changed_keeps_what_has_begun() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        gate_tickets._prepare(connection)
+        store._prepare(connection)
         for number in range(5):
             assert begin(connection, "task", RateLimit(5), f"a{number}", 1e6) == 0.0
         assert begin(connection, "task", RateLimit(6), "b", 1e6 + 0.5) == 0.0

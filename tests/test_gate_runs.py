@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pistributer import App, JobFailed, chain, chord, group
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
 
 from .worker_tools import RunningApp, notes, wait_for, write_app
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from pistributer import App, Follower, JobSkipped, RateLimit, chain, chord, errors
 from pistributer.cli.root import pistributer
-from pistributer.workers.gate_rates import read_rate
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.messages import compose, find_fault
 from pistributer.workers.sending import send_by_name
-from pistributer.workers.status import read_status
+from pistributer.workers.tickets.rates import read_rate
 
 from .gate_tools import tickets, work
 

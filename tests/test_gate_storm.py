@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pistributer import chain, chord
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
 
 from .processes import Child, wait_for
 from .worker_tools import RunningApp, notes, write_app

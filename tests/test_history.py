@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from pistributer import App, Attempt, Job, JobFailed, progress
-from pistributer.workers.deaths import Deaths
-from pistributer.workers.decisions import Say
+from pistributer.workers.execution.deaths import Deaths
 from pistributer.workers.history import HistoryLog, last_deaths, read_attempts
 from pistributer.workers.loading import load_app
-from pistributer.workers.oom import OomWatch
 from pistributer.workers.results import Finished
-from pistributer.workers.roles import Cause
 from pistributer.workers.run import run
+from pistributer.workers.supervision.decisions import Say
+from pistributer.workers.supervision.oom import OomWatch
+from pistributer.workers.supervision.roles import Cause
 from tests.crashing import every_kill
 from tests.worker_tools import RunningApp, environment, notes, wait_for, write_app
 
@@ -324,13 +324,13 @@ def test_a_killed_worker_leaves_its_history_behind_before_it_settles_a_row(tmp_p
 
 def fail_one(app: App) -> None:
     """What a worker does with one job, in this process."""
-    from pistributer.workers.board import Desk, create
-    from pistributer.workers.calling import Caller
-    from pistributer.workers.lanes import Lanes
-    from pistributer.workers.pages import Page
+    from pistributer.workers.execution.calling import Caller
+    from pistributer.workers.execution.lanes import Lanes
+    from pistributer.workers.execution.worker import Logs, TaskLoop
     from pistributer.workers.pools import Pool
     from pistributer.workers.progress import Reports
-    from pistributer.workers.worker import Logs, TaskLoop
+    from pistributer.workers.supervision.board import Desk, create
+    from pistributer.workers.supervision.pages import Page
 
     board = os.path.join(app.home.run, "board")
     create(board, 1)
@@ -352,7 +352,7 @@ def fail_one(app: App) -> None:
 
 
 def test_progress_is_seen_while_a_job_runs_and_after(path: Path, app: App, tmp_path: Path) -> None:
-    from pistributer.workers.status import read_status
+    from pistributer.workers.inspection.status import read_status
 
     job, walk = app.tasks["hold"].send(), app.tasks["walk"].send(100)
     assert job.progress() is None

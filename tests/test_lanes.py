@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pistributer import App, Pool
-from pistributer.workers.lanes import Lanes
+from pistributer.workers.execution.lanes import Lanes
 from tests.processes import Child, wait_for
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pistributer.workers import last_words
 from pistributer.workers.hooks import Run
-from pistributer.workers.last_words import logged_since
-from pistributer.workers.pages import ENTRIES, Page, find_progress
 from pistributer.workers.progress import Reports
+from pistributer.workers.supervision import last_words
+from pistributer.workers.supervision.last_words import logged_since
+from pistributer.workers.supervision.pages import ENTRIES, Page, find_progress
 from tests.worker_tools import environment
 
 
@@ -84,7 +84,7 @@ def test_logging_goes_on_as_ever(tmp_path: Path) -> None:
     """basicConfig works, warnings without any handler reach standard error, and a kill leaves the last lines behind."""
     code = f"""
 import logging, os, signal
-from pistributer.workers.last_words import open_page
+from pistributer.workers.supervision.last_words import open_page
 open_page({str(tmp_path / "board")!r}, 0)
 logging.getLogger("a").warning("nobody %s", "listens")
 logging.getLogger("a").info("not let through")
@@ -117,7 +117,7 @@ def test_a_process_is_asked_where_it_is(tmp_path: Path) -> None:
         pytest.skip("no real-time signals here")
     code = f"""
 import os, signal
-from pistributer.workers.last_words import STACK, open_page
+from pistributer.workers.supervision.last_words import STACK, open_page
 open_page({str(tmp_path / "board")!r}, 0)
 def stuck():
     os.kill(os.getpid(), STACK)

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from pistributer.cli import exits
 from pistributer.cli.root import pistributer
-from pistributer.workers.chaos import Storm, run_chaos
-from pistributer.workers.chaos_oracle import Process, judge_processes, read_process
+from pistributer.workers.chaos.oracle import Process, judge_processes, read_process
+from pistributer.workers.chaos.run import Storm, run_chaos
 
 SECONDS = float(os.environ.get("PISTRIBUTER_STORM", "3"))
 

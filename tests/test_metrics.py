@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from pistributer import App, Metrics, TaskMetrics, read_metrics
 from pistributer.cli.root import pistributer
 from pistributer.workers.hooks import Run
+from pistributer.workers.inspection.metrics import BOUNDS
 from pistributer.workers.loading import load_app
-from pistributer.workers.metrics import BOUNDS
 from pistributer.workers.run import run
 from tests import processes
 from tests.worker_tools import environment, write_app
@@ -191,8 +191,8 @@ def test_a_duration_goes_into_the_bucket_of_its_bound(
 
 
 def test_labels_are_escaped() -> None:
-    from pistributer.workers.metrics import to_prometheus
-    from pistributer.workers.status import AppStatus
+    from pistributer.workers.inspection.metrics import to_prometheus
+    from pistributer.workers.inspection.status import AppStatus
 
     status = AppStatus("jobs", [], [], [])
     text = to_prometheus(status, {'a"b\\c\nd': TaskMetrics(done=1)})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pistributer.workers.oom import OomWatch, peak_memory
+from pistributer.workers.supervision.oom import OomWatch, peak_memory
 from tests.worker_tools import environment
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
-from pistributer.workers.status import read_status
 from tests.worker_tools import RunningApp, notes, wait_for, write_app
 
 TASKS = """

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pistributer import Pool
-from pistributer.workers.lanes import Strict, Turns, Weighted
+from pistributer.workers.execution.lanes import Strict, Turns, Weighted
 from pistributer.workers.pools import parse_pool, parse_queues, pool_of, require_different
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from pistributer import errors
 from pistributer.workers import control
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
-from pistributer.workers.notify import Notifier
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
+from pistributer.workers.supervision.notify import Notifier
 from tests.worker_tools import DEADLINE, RunningApp, notes, wait_for, write_app
 
 WHO = """

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pistributer import App, Pool, errors, open_queue
+from pistributer.workers.inspection.status import read_status
+from pistributer.workers.inspection.whole_queue import with_lanes
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from pistributer.workers.status import read_status
-from pistributer.workers.whole_queue import with_lanes
 from tests.worker_tools import RunningApp, environment, notes, wait_for, write_app
 
 TASKS = """

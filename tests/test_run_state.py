@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pistributer import errors
-from pistributer.workers import run_state, runs
-from pistributer.workers.board import Board, Seats, assign, create
-from pistributer.workers.paused import PausePage
-from pistributer.workers.paused import create as create_page
-from pistributer.workers.run_state import RunState, Wishes
+from pistributer.workers.supervision import run_state, runs
+from pistributer.workers.supervision.board import Board, Seats, assign, create
+from pistributer.workers.supervision.paused import PausePage
+from pistributer.workers.supervision.paused import create as create_page
+from pistributer.workers.supervision.run_state import RunState, Wishes
 from tests import processes
 from tests.crashing import every_kill
 from tests.worker_tools import environment

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pistributer import App, errors
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.schedules import LATE, Misfire, Schedule, find_zone
-from pistributer.workers.status import read_status
 from tests.worker_tools import RunningApp, notes, wait_for, write_app
 
 

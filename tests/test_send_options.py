@@ -13,7 +13,8 @@ import pytest
 
 from pistributer import App, BadCall, Hook, Job, JobFailed, RateLimit, ResultLost, chain
 from pistributer.testing import eager, memory
-from pistributer.workers import ready, segment_log
+from pistributer.workers import segment_log
+from pistributer.workers.execution import ready
 from pistributer.workers.loading import load_app
 from pistributer.workers.longest import Longest
 from pistributer.workers.results import ResultLog, ResultReader
@@ -346,17 +347,17 @@ def test_a_rate_of_one_call_counts_by_itself(app: App) -> None:
 
 
 def test_rates_that_nobody_uses_any_more_are_forgotten(app: App) -> None:
-    from pistributer.workers import gate_tickets
+    from pistributer.workers.tickets import store
 
     app.tasks["mail"].options(rate_limit="1/s").send(1)
     app.tasks["mail"].options(rate_limit="1/h").send(2)
     work(app)
     database = app.gate.tickets.database
     count = "SELECT (SELECT count(*) FROM pace), (SELECT count(*) FROM rates)"
-    gate_tickets.forget_old(app.gate.tickets)
+    store.forget_old(app.gate.tickets)
     assert database.read(count) == [(2, 2)]
     database.write("UPDATE rates SET begun = begun - ?, planned = planned - ?", (7 * 86400.0 + 2, 7 * 86400.0 + 2))
-    gate_tickets.forget_old(app.gate.tickets)
+    store.forget_old(app.gate.tickets)
     assert database.read(count) == [(1, 1)]  # that of an hour may still matter
     app.close()
 

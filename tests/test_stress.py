@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from pistributer.workers import stress_children, stress_rows
-from pistributer.workers.stress import Progress, Scenario, run_stress
-from pistributer.workers.stress_crews import ThreadCrew
-from pistributer.workers.stress_plot import rates
-from pistributer.workers.stress_report import Latency, Moment, Report
+from pistributer.workers.stress import children
+from pistributer.workers.stress import rows as stress_rows
+from pistributer.workers.stress.crews import ThreadCrew
+from pistributer.workers.stress.plot import rates
+from pistributer.workers.stress.report import Latency, Moment, Report
+from pistributer.workers.stress.run import Progress, Scenario, run_stress
 
 SIZE = {"writers": 3, "readers": 3, "files": 3, "shared": 2, "rows": 60}
 DRIVERS = ("jsonl", "txt", "sqlite")
@@ -148,10 +149,10 @@ def test_a_queue_that_cheats_is_caught(
 
 
 def test_a_run_that_stands_still_is_ended_and_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def never_read(seat: stress_children.Seat, scenario: Scenario, run: Path) -> None:
+    def never_read(seat: children.Seat, scenario: Scenario, run: Path) -> None:
         seat.wait_stop()
 
-    monkeypatch.setattr(stress_children, "read", never_read)
+    monkeypatch.setattr(children, "read", never_read)
     scenario = Scenario(writers=1, readers=1, files=1, shared=0, rows=5, threads=True)
     report = run_stress(scenario, folder=tmp_path / "run", stall=0.2)
     assert (report.verdict.lost, report.ok) == (5, False)
@@ -159,10 +160,10 @@ def test_a_run_that_stands_still_is_ended_and_fails(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_child_that_raises_fails_the_run_and_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def explode(seat: stress_children.Seat, scenario: Scenario, run: Path) -> None:
+    def explode(seat: children.Seat, scenario: Scenario, run: Path) -> None:
         raise RuntimeError("the writer is out of ink")
 
-    monkeypatch.setattr(stress_children, "write", explode)
+    monkeypatch.setattr(children, "write", explode)
     scenario = Scenario(writers=1, readers=1, files=1, shared=0, rows=5, threads=True)
     report = run_stress(scenario, folder=tmp_path / "run", stall=5)
     assert (report.verdict.not_put, report.ok) == (5, False)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pistributer.workers import ledger
-from pistributer.workers.ledger import Ledger, ReaderLedger, WriterLedger, load, read_header
-from pistributer.workers.stress_plan import READERS_PER_SHARED, Scenario
+from pistributer.workers.stress import ledger
+from pistributer.workers.stress.ledger import Ledger, ReaderLedger, WriterLedger, load, read_header
+from pistributer.workers.stress.plan import READERS_PER_SHARED, Scenario
 
 APPENDS_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from pistributer.workers.ledger import ROW, ReaderLedger
+from pistributer.workers.stress.ledger import ROW, ReaderLedger
 book = ReaderLedger(Path(sys.argv[1]))
 number = 0
 while True:

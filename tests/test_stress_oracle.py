@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pistributer.workers import ledger, stress_oracle
-from pistributer.workers.ledger import ReaderLedger, WriterLedger, path_of
-from pistributer.workers.stress_oracle import Verdict
-from pistributer.workers.stress_plan import Scenario
+from pistributer.workers.stress import ledger, oracle
+from pistributer.workers.stress.ledger import ReaderLedger, WriterLedger, path_of
+from pistributer.workers.stress.oracle import Verdict
+from pistributer.workers.stress.plan import Scenario
 
 SMALL = Scenario(writers=3, readers=3, files=4, shared=2, rows=10, seed=7)
 CLASSIC = Scenario(writers=3, readers=3, files=4, shared=2, rows=10, seed=7, api="classic")
@@ -59,7 +59,7 @@ def write_readers(scenario: Scenario, folder: Path, given: Deliveries) -> None:
 def judge(scenario: Scenario, folder: Path, given: Deliveries) -> Verdict:
     write_writers(scenario, folder)
     write_readers(scenario, folder, given)
-    return stress_oracle.judge(scenario, folder)
+    return oracle.judge(scenario, folder)
 
 
 @pytest.mark.parametrize("scenario", [SMALL, CLASSIC], ids=["queue", "classic"])
@@ -117,7 +117,7 @@ def test_a_row_with_another_value_is_malformed(tmp_path: Path) -> None:
     book.words[ledger.HEADER + 3] = word(SMALL, row, SMALL.value_of(row) ^ 1)
     book.words[ledger.LIVES] = 1
     book.close()
-    verdict = stress_oracle.judge(SMALL, tmp_path)
+    verdict = oracle.judge(SMALL, tmp_path)
     assert (verdict.malformed, verdict.wrong_sums, verdict.ok) == (1, 1, False)
 
 
@@ -131,7 +131,7 @@ def test_a_torn_row_is_malformed_and_its_loss_counts(tmp_path: Path) -> None:
     # The restart note of this second opening is not part of the scene.
     book.words[ledger.HEADER + len(book) - 1] = ledger.MALFORMED | 4
     book.close()
-    verdict = stress_oracle.judge(SMALL, tmp_path)
+    verdict = oracle.judge(SMALL, tmp_path)
     assert (verdict.malformed, verdict.lost, verdict.ok) == (1, 1, False)
 
 
@@ -147,7 +147,7 @@ def test_values_swapped_between_two_rows_are_found_though_the_sums_agree(tmp_pat
         book.append(word(SMALL, row, value))
     book.close()
     write_readers(SMALL, tmp_path, {1: given[1], 2: given[2]})
-    verdict = stress_oracle.judge(SMALL, tmp_path)
+    verdict = oracle.judge(SMALL, tmp_path)
     assert (verdict.malformed, verdict.ok) == (2, False)
 
 
@@ -156,7 +156,7 @@ def test_rows_that_were_never_put_are_named(tmp_path: Path) -> None:
     write_readers(SMALL, tmp_path, given)
     write_writers(SMALL, tmp_path)
     path_of(tmp_path, "writer", 2).unlink()
-    verdict = stress_oracle.judge(SMALL, tmp_path)
+    verdict = oracle.judge(SMALL, tmp_path)
     assert verdict.not_put == SMALL.files * SMALL.rows
     assert not verdict.ok
 
@@ -196,7 +196,7 @@ def test_rows_held_by_a_killed_reader_may_come_again(tmp_path: Path) -> None:
         reader.book.append(word(scenario, row) | ledger.AGAIN)
     reader.take(list(range(30, 40)))
     reader.book.close()
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
     assert (verdict.duplicated, verdict.duplicated_after_kill, verdict.out_of_order) == (10, 10, 0)
     assert verdict.ok
 
@@ -211,7 +211,7 @@ def test_settled_rows_may_not_come_again_even_after_a_kill(tmp_path: Path) -> No
     reader.die_and_return()
     reader.book.append(word(scenario, 39) | ledger.AGAIN)
     reader.book.close()
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
     assert (verdict.duplicated, verdict.duplicated_after_kill, verdict.ok) == (1, 0, False)
 
 
@@ -224,7 +224,7 @@ def test_without_a_recorded_kill_nothing_is_excused_and_the_death_is_a_crash(tmp
     reader.die_and_return()
     reader.take([39])
     reader.book.close()
-    verdict = stress_oracle.judge(scenario, tmp_path)
+    verdict = oracle.judge(scenario, tmp_path)
     assert (verdict.duplicated, verdict.duplicated_after_kill, verdict.crashes, verdict.ok) == (1, 0, 1, False)
 
 
@@ -245,7 +245,7 @@ def test_classic_excuses_exactly_the_row_that_was_being_returned(
     reader.die_and_return()
     reader.take([row for row in range(20, 40) if row not in missing])
     reader.book.close()
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("reader", 0): 1}))
     assert (verdict.lost, verdict.lost_in_flight) == (len(missing), excused)
     assert verdict.ok == (len(missing) == excused)
 
@@ -260,7 +260,7 @@ def test_classic_excuses_one_row_for_each_of_two_kills_in_a_row(tmp_path: Path) 
         reader.die_and_return()
     reader.take(list(range(27, 40)))
     reader.book.close()
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("reader", 0): 2}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("reader", 0): 2}))
     assert (verdict.lost, verdict.lost_in_flight, verdict.ok) == (2, 2, True)
 
 
@@ -274,9 +274,9 @@ def test_classic_excuses_one_row_of_a_shared_channel_per_killed_reader(tmp_path:
     reader.take([row for row in range(2, 10) if row != 5] + list(range(12, 20)))
     reader.book.close()
     kills = Counter({("reader", 0): 1})
-    assert stress_oracle.judge(scenario, tmp_path, kills).ok
+    assert oracle.judge(scenario, tmp_path, kills).ok
     reader = Reader(scenario, tmp_path, 0)
-    assert not stress_oracle.judge(scenario, tmp_path).ok
+    assert not oracle.judge(scenario, tmp_path).ok
     reader.book.close()
 
 
@@ -296,7 +296,7 @@ def test_a_put_in_flight_at_a_kill_may_be_stored_or_not(stored: bool, tmp_path: 
         book.acknowledge(assignment, 20)
     book.close()
     write_readers(scenario, tmp_path, {0: [row for row in range(40) if stored or row != 7]})
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("writer", 0): 1}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("writer", 0): 1}))
     assert (verdict.puts_in_flight, verdict.puts_in_flight_stored) == (1, int(stored))
     assert verdict.expected == verdict.consumed == 39 + stored
     assert verdict.ok
@@ -316,7 +316,7 @@ def test_a_writer_that_came_back_is_another_producer_of_a_queue_but_not_of_a_cha
         book.close()
     second_life_first = [*range(10, 20), *range(10), *range(20, 40)]
     write_readers(scenario, tmp_path, {0: second_life_first})
-    verdict = stress_oracle.judge(scenario, tmp_path, Counter({("writer", 0): 1}))
+    verdict = oracle.judge(scenario, tmp_path, Counter({("writer", 0): 1}))
     assert (verdict.out_of_order == 0) == excused
 
 

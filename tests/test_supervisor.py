@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pistributer.workers.decisions import Policy, Say, State
-from pistributer.workers.roles import BOOT_EXIT, Key, Role
-from pistributer.workers.supervisor import StartMethod, Supervisor
+from pistributer.workers.supervision.decisions import Policy, Say, State
+from pistributer.workers.supervision.roles import BOOT_EXIT, Key, Role
+from pistributer.workers.supervision.supervisor import StartMethod, Supervisor
 from tests import worker_targets as targets
 from tests.worker_tools import environment, is_alive, is_gone, wait_for
 

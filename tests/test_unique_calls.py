@@ -14,10 +14,11 @@ import pytest
 
 from pistributer import App, Call, Hook, JobSkipped, chain, chord, group
 from pistributer.testing import memory
-from pistributer.workers import board, producers
-from pistributer.workers.board import Desk
-from pistributer.workers.producers import pump
-from pistributer.workers.scheduler import Entry
+from pistributer.workers.execution import producers
+from pistributer.workers.execution.producers import pump
+from pistributer.workers.execution.scheduler import Entry
+from pistributer.workers.supervision import board
+from pistributer.workers.supervision.board import Desk
 
 from .crashing import every_kill
 from .gate_tools import _Leash, note, work

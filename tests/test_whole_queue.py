@@ -10,7 +10,7 @@ import pytest
 
 from pistributer import App, ClaimLost, open_queue
 from pistributer.queues.contract import Queue
-from pistributer.workers.whole_queue import WholeQueue, with_lanes
+from pistributer.workers.inspection.whole_queue import WholeQueue, with_lanes
 
 
 @pytest.fixture(params=["jsonl", "sqlite"])

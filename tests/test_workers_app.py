@@ -17,12 +17,12 @@ import pytest
 
 from pistributer import errors
 from pistributer.workers.app import App
-from pistributer.workers.board import SLOT, Board, Desk, Totals, create
-from pistributer.workers.child import Child
+from pistributer.workers.execution.producers import route
 from pistributer.workers.home import Home
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.messages import Call, new_id
-from pistributer.workers.producers import route
-from pistributer.workers.status import read_status
+from pistributer.workers.supervision.board import SLOT, Board, Desk, Totals, create
+from pistributer.workers.supervision.child import Child
 from tests.worker_tools import environment
 
 

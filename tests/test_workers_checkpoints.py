@@ -11,9 +11,9 @@ import pytest
 
 from pistributer import errors
 from pistributer.workers.app import App
+from pistributer.workers.inspection.status import WorkerStatus, read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from pistributer.workers.status import WorkerStatus, read_status
 from tests.worker_tools import RunningApp, notes, wait_for, write_app
 
 DRIVERS = pytest.mark.parametrize("driver", ["jsonl", "sqlite"])

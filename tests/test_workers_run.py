@@ -16,11 +16,11 @@ import pytest
 
 from pistributer import errors
 from pistributer.workers.app import App
+from pistributer.workers.inspection.status import AppStatus, read_status
 from pistributer.workers.loading import load_app
-from pistributer.workers.roles import BOOT_EXIT
 from pistributer.workers.run import Progress, run
-from pistributer.workers.status import AppStatus, read_status
-from pistributer.workers.supervisor import Outcome, StartMethod
+from pistributer.workers.supervision.roles import BOOT_EXIT
+from pistributer.workers.supervision.supervisor import Outcome, StartMethod
 from tests.worker_tools import RunningApp, environment, is_alive, is_gone, notes, wait_for, write_app
 
 PIPELINE = """

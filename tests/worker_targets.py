@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from pistributer import errors
-from pistributer.workers.child import Child
-from pistributer.workers.roles import Role
-from pistributer.workers.supervisor import StartMethod, Supervisor
+from pistributer.workers.supervision.child import Child
+from pistributer.workers.supervision.roles import Role
+from pistributer.workers.supervision.supervisor import StartMethod, Supervisor
 
 
 def stay(child: Child) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pistributer.workers.decisions import Say
+    from pistributer.workers.supervision.decisions import Say
 
 #: Far longer than anything takes on a busy machine; only a failing test waits so long.
 DEADLINE = 30.0

@@ -1,31 +1,37 @@
 """Tasks and the processes that run them. Knows queues; knows nothing of the command line.
 
-    app, tasks, jobs, messages     what users write: an app, its tasks, handles on calls
-    run, loading, home             running an app: finding its code, its folder, its processes
-    worker, consumers, producers   what those processes do; `loop` is what they share
-    checkpoints, schedules, scheduler   producers that go on where they were, calls at set times
-    log_jobs, metrics              hooks that log and count
-    options, terms                 what a sender may say of one call; what then holds for its job
-    hooks, time_limits, calling, results, ready   around each run of a job
-    longest                        how long results have to stay
-    result_dict                    results in a persistent dictionary instead of logs
-    retries, cancelling            what becomes of a job that failed or was called off
-    gate, gate_*                   keys, uniqueness, ids and rates: who may go on, and what follows from an end
-    composition, skipped           jobs made of jobs; the handle on one that was not sent
-    sending, dead, finding, copying, moments   for those who have the folder but not the code
-    supervisor, decisions          the rim that makes processes, and the pure function that decides
-    child, roles                   a process as the supervisor, and as its own code, sees it
-    status, watching, board, pages, gauge    what a run tells about itself
-    plan, crew, pools, lanes       what a run is made of, and which worker takes from where
-    runs, turns                    several supervisors beside each other
-    control, control_server, run_control, sockets   controlling a run from elsewhere
-    run_state, paused              what operators asked for, and how workers see it
-    autoscaling, recycling, reloading, preloading, notify   the life of a pool
-    history, segment_log, life, tail   what happened to each job; the log that results and histories are kept in
-    deaths, oom, last_words        how a worker died
-    progress, rerun                the run that a task is part of; running a recorded job again
-    stand_in                       the seam at which a test puts something else in the place of folders and processes
-    stress, stress_*, ledger       the stress run and its independent judge
+Here are the things that users have words for:
 
-Public names are handed on by `pistributer` itself; nothing is imported here.
+    app, tasks, jobs, messages     an app, its tasks, handles on calls, and what a call looks like on its way
+    sending, composition, skipped  sending without the code, jobs made of jobs, the handle on a job that was not sent
+    options, terms                 what a sender may say of one call, and what then holds for its job
+    schedules, checkpoints         calls at set times; producers that go on where they were
+    retries, cancelling, job_notes   what becomes of a job that failed or was called off
+    hooks, log_jobs, progress      around each run of a job: what users add, what is logged, how far it says that it is
+    results, result_dict, longest   results in logs, or in a persistent dictionary; how long they have to stay
+    history, segment_log           what happened to each job, and the logs that it and results are kept in
+    home, loading                  where an app's things lie, and where its code is
+    pools, plan, run               which processes take from where, what a run is made of, and running it
+    control, reloading             controlling a run from elsewhere; new processes when the code changes
+    stand_in, checks               the seam for tests; checks of options
+
+and these are the rooms behind them:
+
+    tickets       who may go into a queue, and begin: keys, uniqueness, ids, rates
+    supervision   processes: starting, watching, replacing and steering them, and the pages of memory that they share
+    execution     what those processes do with an app's queues
+    inspection    looking at an app, and tidying it, from outside
+    stress        proof that queues lose nothing
+    chaos         proof that apps lose nothing when their processes are killed
+
+From top to bottom. A module may know its own line and lower ones, never a higher one; `tests/test_layers.py` sees to it:
+
+    run, plan, stress, chaos    run and plan put all the rest together; no room knows them
+    inspection
+    execution
+    the other files here, with tickets: they send through tickets, and tickets hold their messages
+    supervision                 knows processes, and nothing of apps, tasks and jobs
+    checks
+
+Public names are handed on by `pistributer` itself; nothing is imported here or in a room's `__init__`.
 """

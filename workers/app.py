@@ -20,8 +20,6 @@ from pistributer.storage.durability import Sync
 
 from . import history, results
 from .checks import at_least, check_limit, check_retention, check_tags
-from .gate import Gate, Unique
-from .gate_rates import RateLimit, read_rate
 from .history import HistoryLog
 from .home import DEFAULT_QUEUE, Home, check_priority, check_queue_name, split_lane
 from .hooks import EnqueueSteps, Hook
@@ -32,6 +30,8 @@ from .retries import Backoff, RetryPolicy
 from .schedules import Misfire, Schedule, check_cron, find_zone
 from .stand_in import StandIn, redirected
 from .tasks import AsyncTask, Key, Task
+from .tickets.gate import Gate, Unique
+from .tickets.rates import RateLimit, read_rate
 
 if TYPE_CHECKING:
     from pistributer.dicts.contract import PersiDict
@@ -77,7 +77,7 @@ class Consumer:
     @property
     def most_attempts(self) -> int:
         """A row that was handed out this often is not handed out again."""
-        # One more with batches: a failure in company does not count against a row, see consumers.py.
+        # One more with batches: a failure in company does not count against a row, see execution/consumers.py.
         return max(self.policy.limit, self.crash_retries) + 1 + (self.batch > 1)
 
 
@@ -404,7 +404,7 @@ class App:
     def _open_lane(self, name: str, queue: str, priority: int) -> None:
         """Open the queue, or lane, `name`. Whoever makes a lane tells those who wait at its queue.
 
-        Killed in between: they find the lane when they look around by themselves (lanes.py).
+        Killed in between: they find the lane when they look around by themselves (execution/lanes.py).
         """
         is_new = priority > 0 and name not in self.home.lane_names()
         self._queues[name] = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .job_notes import JobNotes
-from .roles import NEWS
+from .supervision.roles import NEWS
 
 #: Tells a worker that its job may have been called off.
 INTERRUPT = NEWS

@@ -1,6 +1,6 @@
 """Jobs made of jobs: one after the other, side by side, side by side and then one, or one for each value.
 
-What follows from a job is sent in the transaction that notes its end (gate_tickets.py): a killed worker neither loses nor
+What follows from a job is sent in the transaction that notes its end (tickets/store.py): a killed worker neither loses nor
 doubles it. The messages say all of it, so a chain that waits can be read in its queue: `then` and `chord` of messages.py.
 
 Calling a composition off notes all its jobs in one write (cancelling.py): those that wait, the one that runs, and those that
@@ -28,8 +28,8 @@ from .terms import results_wanted
 
 if TYPE_CHECKING:
     from .app import App
-    from .gate import Answer
     from .tasks import Task
+    from .tickets.gate import Answer
 
 A = TypeVar("A")
 B = TypeVar("B")

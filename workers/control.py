@@ -1,8 +1,9 @@
 """Controlling a running app from elsewhere, without its code: `pause("jobs", "emails")`, `scale("jobs", "default", "+2")`.
 
 Each function takes the app's folder or URL, as given to `App`. What is asked of a supervisor goes through its socket
-(control_server.py), so only its owner and root may; several supervisors of one app are all asked, or the one with `pid`.
-Pausing needs no supervisor: it is written down first (run_state.py), and whoever runs the app then or later keeps to it.
+(supervision/control_server.py), so only its owner and root may; several supervisors of one app are all asked, or the one
+with `pid`. Pausing needs no supervisor: it is written down first (supervision/run_state.py), and whoever runs the app then
+or later keeps to it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import orjson
 from pistributer import errors
 from pistributer.storage.locks import is_held
 
-from . import run_state, runs
-from .control_server import NAME, VERSION
 from .home import Home
-from .sockets import connect
+from .supervision import run_state, runs
+from .supervision.control_server import NAME, VERSION
+from .supervision.sockets import connect
 
 Url = str | os.PathLike[str]
 
@@ -37,7 +38,7 @@ class Answer:
     """What one supervisor said."""
 
     pid: int
-    #: The fields of its answer (run_control.py).
+    #: The fields of its answer (supervision/run_control.py).
     fields: dict[str, Any]
 
 

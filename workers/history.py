@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from .home import Home
 from .hooks import Hook, Run
-from .pages import JobProgress, find_progress
 from .results import Finished
 from .retries import Snooze
 from .segment_log import Follower, SegmentLog, clean
+from .supervision.pages import JobProgress, find_progress
 
 #: Histories are kept for a week, or as long as they fit, unless the app says otherwise.
 MAX_AGE, MAX_BYTES = 7 * 86400.0, 64 * 1024 * 1024

@@ -2,14 +2,14 @@
 
 ::
 
-    jobs/                      App("jobs")                    App("sqlite:jobs.db")
-      queues/default/          the queue "default"            jobs.db
-      queues/NAME/             the queue NAME                 jobs.db.app/queues/NAME.db
-      results/                 results (results.py)           jobs.db.app/results/
-      history/                 attempts (history.py)          jobs.db.app/history/
-      metrics/                 counts (metrics.py)            jobs.db.app/metrics/
-      run/                     what runs (runs.py)            jobs.db.app/run/
-      tickets.db               who may go on (gate_tickets.py)  jobs.db.app/tickets.db
+    jobs/                      App("jobs")                         App("sqlite:jobs.db")
+      queues/default/          the queue "default"                 jobs.db
+      queues/NAME/             the queue NAME                      jobs.db.app/queues/NAME.db
+      results/                 results (results.py)                jobs.db.app/results/
+      history/                 attempts (history.py)               jobs.db.app/history/
+      metrics/                 counts (inspection/metrics.py)      jobs.db.app/metrics/
+      run/                     what runs (supervision/runs.py)     jobs.db.app/run/
+      tickets.db               who may go on (tickets/store.py)    jobs.db.app/tickets.db
 
 Jobs with a priority wait in lanes: one more queue per level that was ever used, beside the queue itself, called `NAME@1` to
 `NAME@9` (which no queue of a user can be called). What is said of a queue includes its lanes.

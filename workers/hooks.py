@@ -7,7 +7,7 @@ Order: the built-in hooks for time limits and retries come first, then the user'
 the one for results. Of wrappers, the first hook's is the outermost.
 
 Threads: in a process that runs several jobs at once, `before_run`, `after_run`, `on_failure` and wrappers are called in the
-threads of the jobs, several at once; everything else in the main thread (concurrency.py).
+threads of the jobs, several at once; everything else in the main thread (execution/concurrency.py).
 
 Errors: whatever `before_enqueue` raises refuses the job. Whatever `before_run`, `after_run`, a wrapper or the task itself
 raises fails the attempt. What the other methods raise reaches the caller: a sender, who must know that after an error in

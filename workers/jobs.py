@@ -11,9 +11,9 @@ from pistributer.queues.contract import Row
 
 from .cancelling import CALLED_OFF, CalledOff, call_off
 from .history import Attempt, read_attempts, read_progress
-from .pages import JobProgress
 from .result_dict import DictResults
 from .results import Finished, ResultReader, to_error
+from .supervision.pages import JobProgress
 from .terms import results_wanted
 
 if TYPE_CHECKING:

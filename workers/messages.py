@@ -8,7 +8,7 @@
 there are any, `"options": {…}` if the sender chose other limits than the task's (terms.py). Readers ignore fields that they do
 not know.
 
-A job with a ticket (gate_tickets.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
+A job with a ticket (tickets/store.py) has `"ticket": 1`, the number of its copy, or 0 if the ticket is still to be made; with
 it may come `"key": "customer-17"`, `"then": […]`, the messages of the calls that follow in its chain, each with the name of its
 `"queue"`, and `"chord": [id, place]`.
 """
@@ -26,8 +26,8 @@ from .terms import find_fault_of_options
 
 if TYPE_CHECKING:
     from .app import App
-    from .gate import Answer, Wish
     from .jobs import Job
+    from .tickets.gate import Answer, Wish
 
 #: What a call returns; what it takes as its first argument.
 T = TypeVar("T")

@@ -10,14 +10,14 @@ from typing import Any
 from pistributer import errors
 
 from .app import App
-from .autoscaling import Bounds
-from .consumers import consume
-from .crew import Part
+from .execution.consumers import consume
+from .execution.producers import produce
+from .execution.scheduler import run_schedules
+from .execution.worker import work
 from .pools import Pool, require_different
-from .producers import produce
-from .recycling import Recycle
-from .scheduler import run_schedules
-from .worker import work
+from .supervision.autoscaling import Bounds
+from .supervision.crew import Part
+from .supervision.recycling import Recycle
 
 
 def plan_pools(app: App, pools: Iterable[Pool] | None, **told: int | None) -> list[Pool]:

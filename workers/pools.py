@@ -28,7 +28,7 @@ class Pool:
                  Each turn is one claim, which short jobs fill with as many as take 20 ms. Levels of priority within a
                  queue are strict either way. A mapping is weighted.
     processes    how many; None: what `run` was told, else as many as there are processors
-    most         more than `processes`: what waits decides how many there are, between the two (autoscaling.py)
+    most         more than `processes`: what waits decides how many there are, between the two (supervision/autoscaling.py)
     recycle_jobs, recycle_memory
                  a process is replaced after so many jobs, or when it has so many bytes of resident memory; None: what
                  `run` was told, else never

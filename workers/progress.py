@@ -1,7 +1,8 @@
 """The run that this code is part of, and how far it says that it is.
 
-What a task reports goes into the page of its process (pages.py), where anybody can read it: two stores, no system call.
-When a row is settled, the last word of each job that reported is noted in the history, to be read after the job ended.
+What a task reports goes into the page of its process (supervision/pages.py), where anybody can read it: two stores, no
+system call. When a row is settled, the last word of each job that reported is noted in the history, to be read after the
+job ended.
 
 The run is a context variable: right in each thread of a pool and each coroutine of an event loop. A thread that the task
 starts by itself begins without one; hand it the `Run`.
@@ -15,7 +16,7 @@ from collections.abc import Collection
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from .pages import ENTRIES, Page, whole
+from .supervision.pages import ENTRIES, Page, whole
 
 if TYPE_CHECKING:
     from .history import HistoryLog

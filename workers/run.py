@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from pistributer import errors
 from pistributer.queues.contract import Queue
 
-from . import cancelling, status
+from . import cancelling
 from .app import App
-from .board import Slot
-from .control_server import ControlServer
-from .crew import Crew
-from .deaths import Deaths
-from .decisions import Say
-from .excused import excused, suspects
-from .gauge import Gauge, Progress
-from .last_words import STACK
+from .execution.deaths import Deaths
+from .execution.excused import excused, suspects
+from .inspection import status
+from .inspection.gauge import Gauge, Progress
 from .loading import load_app, source_of
 from .messages import find_fault, jobs_of
-from .notify import Notifier
 from .plan import parts_of, plan_pools
 from .pools import Pool
-from .recycling import Recycle
 from .reloading import Reloader
-from .roles import NEWS, Cause, Key
-from .run_control import Commands
-from .runs import Premises, control_folder
-from .supervisor import Outcome, StartMethod, Supervisor, log_event
+from .supervision.board import Slot
+from .supervision.control_server import ControlServer
+from .supervision.crew import Crew
+from .supervision.decisions import Say
+from .supervision.last_words import STACK
+from .supervision.notify import Notifier
+from .supervision.recycling import Recycle
+from .supervision.roles import NEWS, Cause, Key
+from .supervision.run_control import Commands
+from .supervision.runs import Premises, control_folder
+from .supervision.supervisor import Outcome, StartMethod, Supervisor, log_event
 
 __all__ = ["Options", "Progress", "run"]
 
@@ -227,7 +228,7 @@ class _Run:
             self._say("state", f"what operators asked for can not be read, so nothing changes: {error}")
 
     def _sweep(self) -> None:
-        """Once a second, put what was admitted by those who died since; see gate_tickets.py."""
+        """Once a second, put what was admitted by those who died since; see tickets/store.py."""
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + _SWEEP

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .app import App
-from .gate import Wish, ticket_key
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import compose
+from .tickets.gate import Wish, ticket_key
 
 
 def send_by_name(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 from pistributer import errors
 
 from .checks import at_least, check_tags
-from .gate import Answer, Unique, Wish, equality, put_each, ticket_key
-from .gate_rates import RateLimit
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import Call, Follower, compose
 from .options import Asks, Choice, Sender, check_unique, seconds_until
 from .retries import RetryPolicy
 from .terms import AS_TASK, AsTask, chosen
+from .tickets.gate import Answer, Unique, Wish, equality, put_each, ticket_key
+from .tickets.rates import RateLimit
 
 if TYPE_CHECKING:
     from .app import App

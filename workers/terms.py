@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .checks import check_limit, check_retention
-from .gate_rates import RateLimit, read_rate
+from .tickets.rates import RateLimit, read_rate
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -42,7 +42,7 @@ class Terms:
     hard_time_limit: float | None
     results: bool | float
     rate_limit: RateLimit | None
-    #: Whose begins the rate limit counts (gate_rates.py).
+    #: Whose begins the rate limit counts (tickets/rates.py).
     rated: str
 
     def changed(self, options: Mapping[str, Any]) -> Terms:

@@ -14,7 +14,6 @@ from .folder import Folder
 from .items import Batch, FileItem, RowReader
 from .journal import Journal
 from .left_behind import LeftBehind
-from .rows import Codec
 from .setaside import Quarantine
 from .shard import NOBODY, Position, ShardReader
 
@@ -36,7 +35,6 @@ class Claimer:
     def __init__(
         self,
         folder: Folder,
-        codec: Codec,
         delayed: DelayedRows,
         quarantine: Quarantine,
         bell: Doorbell,
@@ -46,7 +44,7 @@ class Claimer:
         retention: float | None,
     ) -> None:
         self._folder = folder
-        self._rows = RowReader(codec, quarantine, text=folder.driver == "txt")
+        self._rows = RowReader(folder, quarantine)
         self._delayed = delayed
         self._bell = bell
         self._sync = sync

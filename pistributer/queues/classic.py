@@ -74,6 +74,7 @@ class FileChannel:
         self.path = {"data": paths.data, "index": paths.index, "in_use": paths.in_use}
         self._reader = ChannelReader(paths)
         self._reader.start()
+        self._quick_take = self._reader.quick or self._reader.take
 
     # -- reading
 
@@ -85,10 +86,12 @@ class FileChannel:
 
         Raises ChannelEmpty (a StopIteration) if nothing is unread, QueueClosed after `close`.
         """
-        row = self._reader.take()
+        row = self._quick_take()
         if row is None:
-            raise errors.ChannelEmpty(f"the channel {self.path['data']!r} is empty")
-        return row.decode()
+            row = self._reader.take()
+            if row is None:
+                raise errors.ChannelEmpty(f"the channel {self.path['data']!r} is empty")
+        return row
 
     def isEmpty(self) -> bool:
         """Whether nothing is unread at this moment. Never disturbs another reader."""
@@ -212,8 +215,9 @@ class Pistributer(FileChannel):
         try:
             file = _jsonl_files[path]  # type: ignore[index]
         except KeyError:
-            return _jsonl.files.append(path or target_path, row)
-        return file.append(row) or _jsonl.files.append(path, row)
+            path = path or target_path
+            file = _jsonl.files.find(path)
+        return file.quick(row) or _jsonl.files.append(path, row)
 
     @staticmethod
     def put_many(path: StrPath, values: Iterable[object]) -> bool:
@@ -299,8 +303,9 @@ class PistributerTxt(FileChannel):
         try:
             file = _txt_files[path]  # type: ignore[index]
         except KeyError:
-            return _txt.files.append(path or target_path, row)
-        return file.append(row) or _txt.files.append(path, row)
+            path = path or target_path
+            file = _txt.files.find(path)
+        return file.quick(row) or _txt.files.append(path, row)
 
     @staticmethod
     def put_many(path: StrPath, values: Iterable[object]) -> bool:

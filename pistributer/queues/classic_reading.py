@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from .. import errors
+from ..storage.quick_channel import QuickTake, RowBuffer
 from ..storage.shared_append import ChannelPaths, has_rows, set_aside
 from ..storage.shared_batch import Batch, adopt, begin_batch, count_in, locate, prepare
 from ..storage.shared_cursor import SharedCursor, read_line
@@ -28,16 +29,14 @@ class ChannelReader:
         self.paths = paths
         self._cursor = SharedCursor(paths.index)
         # All below belongs to the thread whose turn it is at the cursor.
-        #: Whole rows of batch `_batch`, from offset `_start` on; the next one begins at `_position`.
-        self._rows = b""
+        #: Rows of batch `_batch`.
+        self._buffer = RowBuffer()
         self._batch = -1
-        self._start = 0
-        self._position = 0
-        #: Some row in the buffer is empty or damaged, so each is looked at.
-        self._odd = False
         #: Size of the batch at the last refill.
         self._seen_size = 0
         self._closed = False
+        #: `take` in the plain case, None in any other: try it first (storage/quick_channel.py). None if it was not built.
+        self.quick = QuickTake(self._cursor, self._buffer) if QuickTake else None
 
     def start(self) -> None:
         """What opening does: take over what release 0.2.0 left, and begin a batch if there are rows and none is open."""
@@ -51,26 +50,27 @@ class ChannelReader:
 
     # -- rows
 
-    def take(self) -> bytes | None:
+    def take(self) -> str | None:
         """Consume the next row; None if there is none. The cursor has moved on disk before this returns."""
-        if self._position >= len(self._rows) and self._idle():
+        buffer = self._buffer
+        if buffer.position >= len(buffer.rows) and self._idle():
             return None
         cursor = self._cursor
         unmoved = cursor.begin()
         try:
             if not unmoved:
                 self._reload()
-            position = self._position
-            end = self._rows.find(b"\n", position)
-            if end < 0 or self._odd:
+            position = buffer.position
+            end = buffer.rows.find(b"\n", position)
+            if end < 0 or buffer.odd:
                 if not self._settle():
                     cursor.unlock()
                     return None
-                position = self._position
-                end = self._rows.find(b"\n", position)
-            row = self._rows[position:end]
-            cursor.commit(cursor.index + 1, self._start + end + 1)
-            self._position = end + 1
+                position = buffer.position
+                end = buffer.rows.find(b"\n", position)
+            row = buffer.rows[position:end].decode()
+            cursor.commit(cursor.index + 1, buffer.start + end + 1)
+            buffer.position = end + 1
             return row
         except BaseException as error:  # noqa: BLE001 - raises it
             self._fail(error)
@@ -81,7 +81,8 @@ class ChannelReader:
 
     def is_empty(self) -> bool:
         """Whether nothing is unread at this moment."""
-        if not self._odd and self._position < len(self._rows) and self._cursor.peek():
+        buffer = self._buffer
+        if not buffer.odd and buffer.position < len(buffer.rows) and self._cursor.peek():
             return False
         return self._idle() or not self._locked(self._settle)
 
@@ -161,9 +162,9 @@ class ChannelReader:
     def _reload(self) -> None:
         """The cursor is not where this reader left it: another one has moved it, or release 0.2.0, or this is new."""
         adopt(self.paths, self._cursor)
-        behind = self._cursor.offset - self._start
-        if self._cursor.batch == self._batch and 0 <= behind <= len(self._rows):
-            self._position = behind
+        behind = self._cursor.offset - self._buffer.start
+        if self._cursor.batch == self._batch and 0 <= behind <= len(self._buffer.rows):
+            self._buffer.position = behind
         else:
             self._forget()
 
@@ -172,18 +173,17 @@ class ChannelReader:
             begin_batch(self.paths, self._cursor)
 
     def _forget(self) -> None:
-        self._rows = b""
+        self._buffer.clear()
         self._batch = -1
-        self._position = 0
-        self._odd = False
         self._seen_size = 0
 
     def _settle(self) -> bool:
         """Have the buffer begin with a row to deliver; False if there is none in the whole channel."""
+        buffer = self._buffer
         while True:
-            while (end := self._rows.find(b"\n", self._position)) >= 0:
-                row = self._rows[self._position : end]
-                if not self._odd or is_sound(row):
+            while (end := buffer.rows.find(b"\n", buffer.position)) >= 0:
+                row = buffer.rows[buffer.position : end]
+                if not buffer.odd or is_sound(row):
                     return True
                 self._skip(row, end + 1)
             if not self._refill():
@@ -193,8 +193,8 @@ class ChannelReader:
         """Pass an empty row; pass and set aside a damaged one."""
         if row:
             set_aside(self.paths.quarantine, row)
-            self._cursor.save(self._cursor.index + 1, self._start + end)
-        self._position = end
+            self._cursor.save(self._cursor.index + 1, self._buffer.start + end)
+        self._buffer.position = end
 
     def _refill(self) -> bool:
         """The buffer is used up: read on, or finish the batch and begin the next. False if there is nothing."""
@@ -228,7 +228,7 @@ class ChannelReader:
         """Where to read on in `batch`."""
         cursor = self._cursor
         if self._batch == cursor.batch:
-            return self._start + self._position
+            return self._buffer.start + self._buffer.position
         if not batch.size:
             return 0  # emptied, so all is consumed, whatever the cursor says
         offset, index = locate(batch, cursor)
@@ -242,11 +242,8 @@ class ChannelReader:
             batch.seal()
 
     def _fill(self, rows: bytes, offset: int, size: int) -> None:
-        self._rows = rows
+        self._buffer.fill(rows, offset, odd=rows.startswith(b"\n") or b"\n\n" in rows or not is_sound(rows))
         self._batch = self._cursor.batch
-        self._start = offset
-        self._position = 0
-        self._odd = rows.startswith(b"\n") or b"\n\n" in rows or not is_sound(rows)
         self._seen_size = size
 
     def _move(self, index: int) -> None:

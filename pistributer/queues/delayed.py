@@ -33,12 +33,9 @@ _NEVER = float("inf")
 class DelayedRows:
     """The delayed rows of one queue, as one process sees them."""
 
-    def __init__(
-        self, folder: Folder, quarantine: Quarantine, *, text: bool, sync: bool, retention: float | None
-    ) -> None:
+    def __init__(self, folder: Folder, quarantine: Quarantine, *, sync: bool, retention: float | None) -> None:
         self._folder = folder
         self._quarantine = quarantine
-        self._text = text
         self._sync = sync
         self._retention = retention
         #: The folder is its own lock; most queues never have it.
@@ -56,7 +53,7 @@ class DelayedRows:
         for envelope in envelopes:
             assert envelope.due is not None
             envelope.state = "wait"
-            minutes.setdefault(int(envelope.due // _MINUTE), []).append(wrap(envelope, text=self._text))
+            minutes.setdefault(int(envelope.due // _MINUTE), []).append(wrap(envelope, self._folder.codec))
         os.makedirs(self._folder.delayed, exist_ok=True)
         with self.lock:
             for minute, lines in minutes.items():
@@ -118,7 +115,7 @@ class DelayedRows:
 
     def _parse(self, line: bytes) -> Envelope | None:
         try:
-            return unwrap(line, text=self._text)
+            return unwrap(line, self._folder.codec)
         except ValueError:
             return None
 

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from .. import errors
+from .rows import Codec
 
 PREFIX = b' {"pistributer":'
 _HEAD = PREFIX + b'1,"state":"'
@@ -53,13 +54,13 @@ def pad_state(state: str) -> bytes:
     return state.encode().ljust(STATE_WIDTH)
 
 
-def wrap(envelope: Envelope, *, text: bool) -> bytes:
-    """The line, with its newline. `text` is true for the txt driver, whose rows are not JSON."""
+def wrap(envelope: Envelope, codec: Codec) -> bytes:
+    """The line, with its newline."""
     fields: dict[str, Any] = {"id": envelope.id, "attempt": envelope.attempt}
     for name in ("due", "error", "at", "checkpoint"):
         if (value := getattr(envelope, name)) is not None:
             fields[name] = value
-    row = orjson.dumps(envelope.raw.decode()) if text else envelope.raw
+    row = orjson.dumps(envelope.raw.decode()) if codec.text else envelope.raw
     meta = _dumps(fields)[1:-1]
     return b'%s%s",%s%s%s}\n' % (_HEAD, pad_state(envelope.state), meta, _ROW, row)
 
@@ -71,7 +72,7 @@ def _dumps(fields: dict[str, Any]) -> bytes:
         return orjson.dumps({**fields, "error": ascii(fields.get("error"))})
 
 
-def unwrap(line: bytes, *, text: bool) -> Envelope:
+def unwrap(line: bytes, codec: Codec) -> Envelope:
     """The envelope in a wrapped line. Raises ValueError if it is damaged, NewerFormat if a newer release wrote it."""
     found = orjson.loads(line)
     if found["pistributer"] != 1:
@@ -79,12 +80,12 @@ def unwrap(line: bytes, *, text: bool) -> Envelope:
             f"a row is wrapped in format {found['pistributer']}, and this release knows 1", hint="upgrade pistributer"
         )
     try:
-        raw = found["row"].encode() if text else line[line.index(_ROW) + len(_ROW) : line.rindex(b"}")]
+        raw = found["row"].encode() if codec.text else line[line.index(_ROW) + len(_ROW) : line.rindex(b"}")]
         return Envelope(
             id=str(found["id"]),
             attempt=int(found["attempt"]),
             raw=raw,
-            value=found["row"],
+            value=codec.decode(raw) if codec.text else found["row"],
             state=found["state"].strip(),
             due=found.get("due"),
             error=found.get("error"),

@@ -3,7 +3,7 @@
 ::
 
     jobs/                         its own kernel lock: making the queue, counting changes, quarantine
-      pistributer.json            what this is: format, driver; written once
+      pistributer.json            what this is: format, driver, whether txt rows may be objects; written once
       bell, NNNN.fifo             who sleeps, and how to wake them (storage/doorbell.py)
       shards/0001.lock            held by the process that appends to shard 1
       shards/0001.cursor          how far shard 1 has been claimed; its kernel lock is held while claiming
@@ -29,6 +29,7 @@ from .. import errors
 from ..storage.filesystem import require_local
 from ..storage.locks import Flock
 from ..storage.replacing import remove_litter, replace_file, reserve_space
+from .rows import JSON, TXT, TXT_OR_OBJECTS, Codec
 
 FORMAT = 1
 #: A claim needs room for a copy of its rows before it can free any; this much is kept back for it, in bytes.
@@ -39,7 +40,10 @@ _DESCRIPTION = "pistributer.json"
 class Folder:
     """Paths and description of one queue folder. Opening makes what is missing, under the folder's lock."""
 
-    def __init__(self, path: str, *, driver: str, create: bool, durable: bool) -> None:
+    #: How its rows are written.
+    codec: Codec
+
+    def __init__(self, path: str, *, driver: str, create: bool, durable: bool, objects: bool = False) -> None:
         self.path = os.path.abspath(path)
         self.driver = driver
         self.suffix = f".{driver}"
@@ -52,7 +56,7 @@ class Folder:
         self._reserve = os.path.join(self.path, "reserve")
         with errors.typed_os_errors("open the queue", path):
             if not self._is_described():
-                self._create(create, durable)
+                self._create(create, durable, objects)
             require_local(self.path)
             self.keep_reserve()
 
@@ -69,13 +73,13 @@ class Folder:
                 hint="open a classic channel with Pistributer(path), a database with 'sqlite:PATH'",
                 path=self.path,
             ) from None
-        self._check(data)
+        self.codec = self._check(data)
         return True
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: bytes) -> Codec:
         try:
             found: Any = orjson.loads(data)
-            version, driver = int(found["format"]), str(found["driver"])
+            version, driver, objects = int(found["format"]), str(found["driver"]), bool(found.get("objects", False))
         except (ValueError, KeyError, TypeError) as error:
             raise errors.NotAQueue(
                 f"{os.path.join(self.path, _DESCRIPTION)!r} is damaged: {error}",
@@ -98,8 +102,9 @@ class Folder:
                 found=driver,
                 asked=self.driver,
             )
+        return JSON if driver != "txt" else TXT_OR_OBJECTS if objects else TXT
 
-    def _create(self, create: bool, durable: bool) -> None:
+    def _create(self, create: bool, durable: bool, objects: bool) -> None:
         """Make the queue. Killed between any two steps, the next opener finds no description and makes the rest."""
         if not create:
             raise errors.FolderMissing(f"there is no queue at {self.path!r}", hint="check the path", path=self.path)
@@ -113,8 +118,12 @@ class Folder:
             remove_litter(self.path)
             for folder in (self.shards, self.claims):
                 os.makedirs(folder, exist_ok=True)
-            description = orjson.dumps({"format": FORMAT, "driver": self.driver}) + b"\n"
-            replace_file(os.path.join(self.path, _DESCRIPTION), description, durable=durable)
+            description: dict[str, Any] = {"format": FORMAT, "driver": self.driver}
+            if objects and self.driver == "txt":
+                description["objects"] = True
+            data = orjson.dumps(description) + b"\n"
+            replace_file(os.path.join(self.path, _DESCRIPTION), data, durable=durable)
+            self.codec = self._check(data)
 
     def _refuse_foreign(self) -> None:
         """A folder with other people's files in it is not turned into a queue."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from .contract import Item
 from .envelope import PREFIX, Envelope, unwrap
+from .folder import Folder
 from .journal import Journal, ordinals
-from .rows import Codec
 from .setaside import Quarantine
 from .shard import row_id
 
@@ -91,10 +91,9 @@ class Batch:
 class RowReader:
     """Decodes rows and sets damaged ones aside."""
 
-    def __init__(self, codec: Codec, quarantine: Quarantine, *, text: bool) -> None:
-        self._codec = codec
+    def __init__(self, folder: Folder, quarantine: Quarantine) -> None:
+        self._codec = folder.codec
         self._quarantine = quarantine
-        self._text = text
 
     def batch(self, rows: list[bytes], source: str, first: int) -> Batch:
         """Decode `rows`, which stand in `source` from ordinal `first` on. Damaged ones are in quarantine on return."""
@@ -125,7 +124,7 @@ class RowReader:
         """Value and, of a wrapped row, envelope. Raises ValueError for a damaged row."""
         if not line.startswith(PREFIX):
             return self._codec.decode(line), None
-        envelope = unwrap(line, text=self._text)
+        envelope = unwrap(line, self._codec)
         return envelope.value, envelope
 
 

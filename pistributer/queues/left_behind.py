@@ -33,7 +33,6 @@ class LeftBehind:
         self._folder = folder
         self._delayed = delayed
         self._rows = rows
-        self._text = folder.driver == "txt"
         self._durable = durable
         #: Journals that may belong to dead owners and hold rows.
         self.candidates: list[int] = []
@@ -115,7 +114,7 @@ class LeftBehind:
         value, envelope = self._rows.parse(held.line)
         found = envelope or Envelope(row_id(held.source, held.row), 0, held.line, value)
         found.attempt += held.attempts
-        return wrap(found, text=self._text)[:-1]
+        return wrap(found, self._folder.codec)[:-1]
 
     # -- finishing what a dead owner began
 

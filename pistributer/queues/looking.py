@@ -11,7 +11,6 @@ from .delayed import DelayedRows
 from .envelope import PREFIX, Envelope, unwrap
 from .folder import Folder
 from .journal import Held, read_journal
-from .rows import Codec
 from .setaside import DeadLetters, Quarantine
 from .shard import ShardReader, read_cursor, read_segment, row_id
 
@@ -19,12 +18,9 @@ from .shard import ShardReader, read_cursor, read_segment, row_id
 class Lookout:
     """Reads the files of one queue as they stand."""
 
-    def __init__(
-        self, folder: Folder, codec: Codec, delayed: DelayedRows, dead: DeadLetters, quarantine: Quarantine
-    ) -> None:
+    def __init__(self, folder: Folder, delayed: DelayedRows, dead: DeadLetters, quarantine: Quarantine) -> None:
         self._folder = folder
-        self._codec = codec
-        self._text = folder.driver == "txt"
+        self._codec = folder.codec
         self._delayed = delayed
         self._dead = dead
         self._quarantine = quarantine
@@ -113,7 +109,7 @@ class Lookout:
         """None for a damaged row: it is not handed out, and the claim that meets it sets it aside."""
         try:
             if line.startswith(PREFIX):
-                return _row(unwrap(line, text=self._text), state)
+                return _row(unwrap(line, self._codec), state)
             return Row(id, state, self._codec.decode(line), 0)
         except ValueError:
             return None

@@ -21,6 +21,7 @@ def open_queue(
     max_row_bytes: int = MAX_ROW_BYTES,
     retention: float | None = None,
     segment_bytes: int | None = None,
+    objects: bool = False,
 ) -> Queue:
     """Open the queue at `url`, making it if there is none and `create` is true.
 
@@ -33,8 +34,10 @@ def open_queue(
     max_row_bytes  longest row, 64 MiB
     retention      keep acknowledged rows for this many seconds, for `scan("retained")` and replay
     segment_bytes  size at which a file is rolled (jsonl, txt), 16 MiB
+    objects        make a new txt queue so that dicts, too, may be put into it: as the line of their JSON. In it, a line
+                   that is a JSON object comes back as a dict, any other as text. The other drivers always take objects
 
-    Options given here hold for this object. Limits hold only if every producer gives the same.
+    Options given here hold for this object, `objects` for the queue. Limits hold only if every producer gives the same.
 
     Raises NotAQueue, DriverMismatch or NewerFormat if the path holds something else, FolderMissing if the parent folder
     does not exist (or the queue, with `create=False`), NotWritable, UnsafeFilesystem; ValueError for an option that makes
@@ -61,7 +64,7 @@ def open_queue(
     from .sharded import JsonlQueue, TxtQueue
 
     kind = TxtQueue if driver == "txt" else JsonlQueue
-    return kind(path, segment_bytes=_positive("segment_bytes", segment_bytes), **options)
+    return kind(path, segment_bytes=_positive("segment_bytes", segment_bytes), objects=objects, **options)
 
 
 def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:

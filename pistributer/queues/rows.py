@@ -1,7 +1,8 @@
 """Turning values into rows and back. A row is bytes without a newline; the newline ends it on disk.
 
 jsonl rows are compact JSON. orjson does the work; what it would change silently is refused instead (NaN, which it writes
-as null) and what JSON can not hold is refused by name. txt rows are the text itself.
+as null) and what JSON can not hold is refused by name. txt rows are the text itself; in a queue that was made for them,
+JSON objects may stand between the texts, each on its line.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _TXT_HINT = "txt rows are text of one line; use the jsonl driver for other value
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How one driver writes rows."""
+    """How the rows of a queue are written."""
 
     #: Value to a row with its newline. Raises RowError.
     encode: Callable[[Any], bytes]
@@ -43,6 +44,8 @@ class Codec:
     decode: Callable[[bytes], Any]
     #: The same for many rows, faster. Raises ValueError if any is damaged, without saying which.
     decode_many: Callable[[Iterable[bytes]], list[Any]]
+    #: Rows are text, and no JSON.
+    text: bool = False
 
 
 def encode_json(value: Any) -> bytes:
@@ -69,11 +72,6 @@ def _encode_many_json(values: Iterable[Any]) -> tuple[bytes, int]:
     except TypeError as error:
         raise _not_json(error) from error
     return bytes(buffer), count
-
-
-def _encode_many_txt(values: Iterable[Any]) -> tuple[bytes, int]:
-    rows = [encode_txt(value) for value in values]
-    return b"".join(rows), len(rows)
 
 
 def _not_json(error: TypeError) -> errors.RowError:
@@ -127,10 +125,31 @@ def decode_txt(row: bytes) -> str:
     return row.decode()
 
 
+def encode_txt_or_object(value: Any) -> bytes:
+    """A dict as the line of its JSON, a text as it is. Raises RowError."""
+    return encode_json(value) if isinstance(value, dict) else encode_txt(value)
+
+
+def decode_txt_or_object(row: bytes) -> str | dict[str, Any]:
+    """The dict of a line that is a JSON object, else the text; so a text that is the JSON of an object comes back as a dict."""
+    if row.startswith(b"{"):
+        try:
+            found: dict[str, Any] = orjson.loads(row)
+        except ValueError:
+            pass
+        else:
+            return found
+    return decode_txt(row)
+
+
+def _of_texts(encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Codec:
+    def encode_many(values: Iterable[Any]) -> tuple[bytes, int]:
+        rows = [encode(value) for value in values]
+        return b"".join(rows), len(rows)
+
+    return Codec(encode, encode_many, decode, lambda rows: [decode(row) for row in rows], text=True)
+
+
 JSON = Codec(encode_json, _encode_many_json, decode_json, _decode_many_json)
-TXT = Codec(
-    encode_txt,
-    _encode_many_txt,
-    decode_txt,
-    lambda rows: [decode_txt(row) for row in rows],
-)
+TXT = _of_texts(encode_txt, decode_txt)
+TXT_OR_OBJECTS = _of_texts(encode_txt_or_object, decode_txt_or_object)

@@ -46,14 +46,13 @@ class Quarantine:
 class DeadLetters:
     """Rows that were given up, with the reason."""
 
-    def __init__(self, folder: Folder, *, text: bool, sync: bool) -> None:
+    def __init__(self, folder: Folder, *, sync: bool) -> None:
         self._folder = folder
-        self._text = text
         self._sync = sync
         self._lock = Flock(os.path.join(folder.path, "dead.lock"))
 
     def add(self, envelopes: Iterable[Envelope]) -> None:
-        lines = b"".join(wrap(envelope, text=self._text) for envelope in envelopes)
+        lines = b"".join(wrap(envelope, self._folder.codec) for envelope in envelopes)
         with self._lock:
             append_once(self._folder.dead, lines, sync=self._sync)
 
@@ -64,7 +63,7 @@ class DeadLetters:
 
     def _parse(self, line: bytes) -> Envelope | None:
         try:
-            return unwrap(line, text=self._text)
+            return unwrap(line, self._folder.codec)
         except ValueError:
             return None  # edited by hand, or damaged by a power cut; nothing of ours can act on it
 

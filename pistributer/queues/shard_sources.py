@@ -27,7 +27,6 @@ from .envelope import Envelope, unwrap, wrap
 from .folder import Folder
 from .refusals import check_length
 from .room import Room
-from .rows import Codec
 from .shard import read_segment_backwards, take_shard
 from .sources import BatchedSource, Pair, check_source_name, source_busy
 
@@ -43,7 +42,6 @@ class FileSource(BatchedSource):
         self,
         folder: Folder,
         name: str,
-        codec: Codec,
         room: Room | None,
         max_row_bytes: int,
         make_appender: _MakeAppender,
@@ -52,8 +50,7 @@ class FileSource(BatchedSource):
     ) -> None:
         super().__init__(check_source_name(name))
         self._folder = folder
-        self._codec = codec
-        self._text = folder.driver == "txt"
+        self._codec = folder.codec
         self._room = room
         self._max_row_bytes = max_row_bytes
         self._durable = durable
@@ -87,7 +84,7 @@ class FileSource(BatchedSource):
     def _line(self, n: int, value: Any, checkpoint: Any) -> bytes:
         row = self._codec.encode(value)[:-1]
         check_length(row, self._max_row_bytes)
-        return wrap(Envelope(f"{self.name}-{n}", 0, row, checkpoint=checkpoint), text=self._text)
+        return wrap(Envelope(f"{self.name}-{n}", 0, row, checkpoint=checkpoint), self._codec)
 
     def _save(self, checkpoint: Any) -> None:
         self._save_at(self._n, checkpoint)
@@ -162,7 +159,7 @@ def _last_row(folder: Folder, number: int) -> tuple[str, int, Any] | None:
     try:
         for row in read_segment_backwards(folder.segment(number, segments[-1])):
             try:
-                found = unwrap(row, text=folder.driver == "txt")
+                found = unwrap(row, folder.codec)
                 name, _, n = found.id.rpartition("-")
                 return name, int(n), found.checkpoint
             except (ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 from .. import errors
 from ..storage import forking
@@ -33,7 +33,6 @@ from .items import FileItem
 from .looking import Lookout
 from .refusals import check_count, check_length, claim_lost, queue_closed
 from .room import Room
-from .rows import JSON, TXT, Codec
 from .setaside import DeadLetters, Quarantine
 from .shard import take_shard
 from .shard_sources import FileSource, read_sources
@@ -48,8 +47,6 @@ _SCANNED: tuple[State, ...] = ("ready", "claimed", "delayed", "dead")
 class ShardedQueue(Queue):
     """What `jsonl` and `txt` share. Docstrings of the methods are inherited from the contract."""
 
-    codec: ClassVar[Codec]
-
     def __init__(
         self,
         path: str,
@@ -61,32 +58,32 @@ class ShardedQueue(Queue):
         max_row_bytes: int = MAX_ROW_BYTES,
         retention: float | None = None,
         segment_bytes: int | None = None,
+        objects: bool = False,
     ) -> None:
         self._options = {
             "sync": sync, "max_rows": max_rows, "max_bytes": max_bytes, "max_row_bytes": max_row_bytes,
-            "retention": retention, "segment_bytes": segment_bytes,
+            "retention": retention, "segment_bytes": segment_bytes, "objects": objects,
         }  # fmt: skip
         self._sync: Sync = sync or "none"
         durable = self._sync != "none"
-        self._folder = folder = Folder(path, driver=self.driver, create=create, durable=durable)
+        self._folder = folder = Folder(path, driver=self.driver, create=create, durable=durable, objects=objects)
         self.url = f"{self.driver}:{folder.path}"
         self._typed_errors = errors.typed_os_errors("work on the queue", folder.path)
-        text = self.driver == "txt"
         self._quarantine = Quarantine(folder)
-        self._dead = DeadLetters(folder, text=text, sync=durable)
-        self._delayed = DelayedRows(folder, self._quarantine, text=text, sync=durable, retention=retention)
+        self._dead = DeadLetters(folder, sync=durable)
+        self._delayed = DelayedRows(folder, self._quarantine, sync=durable, retention=retention)
         self._bell = Doorbell(folder.path)
         self._page = self._bell.page
         self._group = GroupSync() if self._sync == "group" else None
         self._claimer = Claimer(
-            folder, self.codec, self._delayed, self._quarantine, self._bell,
+            folder, self._delayed, self._quarantine, self._bell,
             sync=self._sync, group=self._group, retention=retention,
         )  # fmt: skip
-        self._lookout = Lookout(folder, self.codec, self._delayed, self._dead, self._quarantine)
+        self._lookout = Lookout(folder, self._delayed, self._dead, self._quarantine)
         self._room = Room(folder, self._delayed, max_rows, max_bytes) if max_rows or max_bytes else None
         self._max_row_bytes = max_row_bytes
         self._segment_bytes = segment_bytes
-        self._encode = self.codec.encode
+        self._encode = folder.codec.encode
         # There is more to do than to write where rows are counted or synced.
         self._appender = self._make_appender(
             self._take_shard, quick_limit=-1 if self._room or durable else max_row_bytes + 1
@@ -108,7 +105,7 @@ class ShardedQueue(Queue):
         waiting, stored = iter(values), 0
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            rows, count = self.codec.encode_many(islice(waiting, _PUT_BATCH))
+            rows, count = self._folder.codec.encode_many(islice(waiting, _PUT_BATCH))
             if not count:
                 return stored
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -154,7 +151,7 @@ class ShardedQueue(Queue):
         self._require_open()
         with self._typed_errors:
             source = FileSource(
-                self._folder, name, self.codec, self._room, self._max_row_bytes, self._make_appender,
+                self._folder, name, self._room, self._max_row_bytes, self._make_appender,
                 durable=self._sync != "none",
             )  # fmt: skip
         self._sources.add(source)
@@ -241,7 +238,7 @@ class ShardedQueue(Queue):
             self._add_delayed(envelopes)
 
     def _wrap(self, envelope: Envelope) -> bytes:
-        return wrap(envelope, text=self.driver == "txt")
+        return wrap(envelope, self._folder.codec)
 
     def wait(self, timeout: float | None = None) -> bool:
         return wait_until(self.may_have_rows, partial(sleep_for_any, [self]), timeout)
@@ -365,11 +362,9 @@ class JsonlQueue(ShardedQueue):
     """A folder of JSON lines."""
 
     driver = "jsonl"
-    codec = JSON
 
 
 class TxtQueue(ShardedQueue):
     """A folder of text lines."""
 
     driver = "txt"
-    codec = TXT

@@ -47,6 +47,7 @@ from .. import errors
 from . import forking
 from .appending import last_row_end, read_range
 from .descriptors import open_descriptor, pool
+from .quick_channel import QuickSharedAppend
 from .replacing import write_all
 from .turns import Turn
 
@@ -104,6 +105,7 @@ class SharedAppendFile(Turn):
         "_on_retire",
         "_prepare",
         "paths",
+        "quick",
         "retired",
     )
 
@@ -128,6 +130,8 @@ class SharedAppendFile(Turn):
         self._last = self._looked = -math.inf
         #: This object has closed for good; `append` refuses.
         self.retired = False
+        #: `append` in the plain case, False in any other: try it first (quick_channel.py).
+        self.quick = QuickSharedAppend(self, _PAUSE, _LOOK_EVERY) if QuickSharedAppend else self.append
 
     def append(self, rows: bytes) -> bool:
         """Append whole rows, each with its newline. False if this object is retired: nothing was written, get another.
@@ -152,8 +156,8 @@ class SharedAppendFile(Turn):
                 fd, end = self._catch_up()
             written = write(fd, rows)
             if written != len(rows):
-                written = self._complete(rows, written, end)
-            self._end = end + written
+                self._complete(rows, written, end)
+            self._end = end + len(rows)
             flock(fd, LOCK_UN)
             self._last = monotonic()
         except BaseException as error:  # noqa: BLE001 - raises it
@@ -163,6 +167,16 @@ class SharedAppendFile(Turn):
             if self.waiters:
                 self.wake_waiter()
         return True
+
+    def complete(self, rows: bytes, written: int, end: int) -> None:
+        """For `quick`, which has the turn and the lock: the kernel took only `written` bytes at `end`; do the rest."""
+        try:
+            self._complete(rows, written, end)
+            self._end = end + len(rows)
+            flock(self._fd, LOCK_UN)
+            self._last = monotonic()
+        except BaseException as error:  # noqa: BLE001 - raises it
+            self._fail(error)
 
     # -- finding the right file
 
@@ -243,13 +257,12 @@ class SharedAppendFile(Turn):
 
     # -- when something goes wrong
 
-    def _complete(self, rows: bytes, written: int, start: int) -> int:
+    def _complete(self, rows: bytes, written: int, start: int) -> None:
         """The kernel took only a part: write the rest, or cut back to the last whole row and raise."""
         try:
             write_all(self._fd, rows[written:])
         except OSError as error:
             raise cut_back(self._fd, start, error, self.paths.data) from error
-        return len(rows)
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Give up the descriptor, and the lock with it; the next append looks at the tail. Raise `error`, typed."""

@@ -17,11 +17,11 @@ from pistributer.queues.memory import MemoryQueue
 from pistributer.queues.memory_store import Store
 from pistributer.queues.rows import encode_json
 from pistributer.workers.app import App
-from pistributer.workers.calling import Caller
-from pistributer.workers.child import Child
+from pistributer.workers.execution.calling import Caller
+from pistributer.workers.execution.lanes import Lanes
 from pistributer.workers.home import Home
-from pistributer.workers.lanes import Lanes
 from pistributer.workers.pools import Pool
+from pistributer.workers.supervision.child import Child
 
 #: Called with a queue's name, the rows that were put, their delay, and why the others were not.
 _Tell = Callable[[str, list[bytes], float, errors.QueueFull | None], object]

@@ -22,9 +22,9 @@ import psutil
 
 from pistributer.workers.app import App
 from pistributer.workers.home import Home
+from pistributer.workers.inspection.status import AppStatus, WorkerStatus, read_status
 from pistributer.workers.loading import source_of
 from pistributer.workers.stand_in import REDIRECT
-from pistributer.workers.status import AppStatus, WorkerStatus, read_status
 
 #: Seconds that starting and stopping may take on a busy machine, and between two looks.
 _PATIENCE, _PAUSE = 60.0, 0.01

@@ -21,22 +21,22 @@ import orjson
 
 from pistributer import errors
 from pistributer.queues.contract import Queue
-from pistributer.workers import board
 from pistributer.workers.app import App, Consumer
-from pistributer.workers.consumers import BatchLoop, RowLoop
-from pistributer.workers.dead import DeadLetter, find_dead
-from pistributer.workers.finding import Wanted
+from pistributer.workers.execution.consumers import BatchLoop, RowLoop
+from pistributer.workers.execution.loop import Loop
+from pistributer.workers.execution.producers import pump
+from pistributer.workers.execution.scheduler import Entry
+from pistributer.workers.execution.worker import Logs, TaskLoop
 from pistributer.workers.home import split_lane
 from pistributer.workers.hooks import Hook, Run
-from pistributer.workers.loop import Loop
+from pistributer.workers.inspection.dead import DeadLetter, find_dead
+from pistributer.workers.inspection.finding import Wanted
 from pistributer.workers.messages import find_fault
-from pistributer.workers.pages import Page, page_path
-from pistributer.workers.producers import pump
 from pistributer.workers.progress import use_none, use_page
-from pistributer.workers.scheduler import Entry
 from pistributer.workers.stand_in import StandIn
+from pistributer.workers.supervision import board
+from pistributer.workers.supervision.pages import Page, page_path
 from pistributer.workers.tasks import Task
-from pistributer.workers.worker import Logs, TaskLoop
 
 from .clock import Clock
 from .playing import JsonDict, PlainCaller, PlayedLanes, Player, Puts, Shelf

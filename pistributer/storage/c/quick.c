@@ -1,26 +1,7 @@
-/* QuickAppend: the one call that `Queue.put` is made of. What it promises is said in storage/quick_append.py, which has
- * the same in Python.
- *
- * All state stays in the slots of the Python objects, which are read and written here where they lie, so there is nothing
- * that could differ. Whatever is not the plain case is left to Python: a short write, an error, a signal. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "quick.h"
 #include <structmember.h>
-#include <unistd.h>
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *turn, *file, *bell;
-    /* The slots: `free` and `waiters` of the turn, `fd` and `size` of the file. */
-    PyObject **free, **waiters, **fd, **size;
-    long long limit;
-    Py_ssize_t longest;
-    Py_buffer page;
-    vectorcallfunc call;
-} Quick;
-
-/* Where `object` keeps its slot `name`; NULL with TypeError if it is no slot. */
-static PyObject **
+PyObject **
 find_slot(PyObject *object, const char *name)
 {
     PyObject *found = PyObject_GetAttrString((PyObject *)Py_TYPE(object), name);
@@ -35,174 +16,76 @@ find_slot(PyObject *object, const char *name)
     return slot;
 }
 
-static long long
+long long
 read_slot(PyObject **slot)
 {
     return *slot == NULL ? -1 : PyLong_AsLongLong(*slot);
 }
 
-/* The turn is ours again to give away, as Turn.give_turn does it. */
-static int
-give_turn(Quick *self)
+int
+write_slot(PyObject **slot, long long value)
+{
+    PyObject *made = PyLong_FromLongLong(value);
+    if (made == NULL)
+        return -1;
+    Py_XSETREF(*slot, made);
+    return 0;
+}
+
+int
+turn_init(Turn *self, PyObject *object)
+{
+    self->object = Py_NewRef(object);
+    self->free = find_slot(object, "free");
+    self->waiters = self->free == NULL ? NULL : find_slot(object, "waiters");
+    return self->waiters == NULL ? -1 : 0;
+}
+
+int
+take_turn(Turn *self)
+{
+    if (self->object == NULL || *self->free == NULL) /* no object: the garbage collector has taken this call apart */
+        return 0;
+    Py_CLEAR(*self->free);
+    return 1;
+}
+
+int
+give_turn(Turn *self)
 {
     Py_XSETREF(*self->free, Py_NewRef(Py_True));
     if (read_slot(self->waiters) != 0) {
-        PyObject *done = PyObject_CallMethod(self->turn, "wake_waiter", NULL);
+        PyObject *done = PyObject_CallMethod(self->object, "wake_waiter", NULL);
         Py_XDECREF(done);
         return done == NULL ? -1 : 0;
     }
     return 0;
 }
 
-/* Give the turn back while an exception is on its way. */
-static void
-give_turn_failing(Quick *self)
+void
+give_turn_failing(Turn *self)
 {
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
     if (give_turn(self) < 0)
-        PyErr_WriteUnraisable(self->turn);
+        PyErr_WriteUnraisable(self->object);
     PyErr_Restore(type, value, trace);
 }
 
-/* Write under the turn. 1: all of it stands; 0: nothing does; -1: an exception. */
-static int
-write_row(Quick *self, PyObject *row)
-{
-    Py_ssize_t length = PyBytes_GET_SIZE(row), written;
-    long long size = read_slot(self->size), fd = read_slot(self->fd);
-    PyObject *grown;
-    if (fd < 0 || size < 0 || length > self->longest || size + length >= self->limit)
-        return PyErr_Occurred() ? -1 : 0;
-    Py_BEGIN_ALLOW_THREADS
-    written = write((int)fd, PyBytes_AS_STRING(row), (size_t)length);
-    Py_END_ALLOW_THREADS
-    if (written < 0)
-        return 0; /* Python tries again, and says what is wrong. */
-    if (written < length) {
-        PyObject *done = PyObject_CallMethod(self->file, "complete", "On", row, written);
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 1;
-    }
-    grown = PyLong_FromLongLong(size + written);
-    if (grown == NULL)
-        return -1;
-    Py_XSETREF(*self->size, grown);
-    return 1;
-}
-
-static PyObject *
-quick_call(PyObject *callable, PyObject *const *args, size_t flags, PyObject *keywords)
-{
-    Quick *self = (Quick *)callable;
-    int stands;
-    if (PyVectorcall_NARGS(flags) != 1 || keywords != NULL || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "a QuickAppend takes one row of bytes");
-        return NULL;
-    }
-    if (*self->free == NULL)
-        Py_RETURN_FALSE;
-    Py_CLEAR(*self->free);
-    stands = write_row(self, args[0]);
-    if (stands < 0) {
-        give_turn_failing(self);
-        return NULL;
-    }
-    if (give_turn(self) < 0)
-        return NULL;
-    if (stands && ((volatile char *)self->page.buf)[0]) {
-        PyObject *rung = PyObject_CallMethod(self->bell, "ring", NULL);
-        if (rung == NULL)
-            return NULL;
-        Py_DECREF(rung);
-    }
-    return PyBool_FromLong(stands);
-}
-
-static PyObject *
-quick_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
-{
-    Quick *self = (Quick *)type->tp_alloc(type, 0);
-    PyObject *turn, *file, *bell, *page;
-    int held;
-    if (self == NULL)
-        return NULL;
-    self->call = quick_call;
-    if (!PyArg_ParseTuple(args, "OOOLn", &turn, &file, &bell, &self->limit, &self->longest))
-        goto fail;
-    self->turn = Py_NewRef(turn);
-    self->file = Py_NewRef(file);
-    self->bell = Py_NewRef(bell);
-    if ((self->free = find_slot(turn, "free")) == NULL || (self->waiters = find_slot(turn, "waiters")) == NULL ||
-        (self->fd = find_slot(file, "fd")) == NULL || (self->size = find_slot(file, "size")) == NULL)
-        goto fail;
-    /* Held from here on: a page that is exported is not unmapped. */
-    if ((page = PyObject_GetAttrString(bell, "page")) == NULL)
-        goto fail;
-    held = PyObject_GetBuffer(page, &self->page, PyBUF_SIMPLE);
-    Py_DECREF(page);
-    if (held < 0)
-        goto fail;
-    return (PyObject *)self;
-fail:
-    Py_DECREF(self);
-    return NULL;
-}
-
-static int
-quick_traverse(Quick *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->turn);
-    Py_VISIT(self->file);
-    Py_VISIT(self->bell);
-    Py_VISIT(self->page.obj);
-    return 0;
-}
-
-static int
-quick_clear(Quick *self)
-{
-    Py_CLEAR(self->turn);
-    Py_CLEAR(self->file);
-    Py_CLEAR(self->bell);
-    PyBuffer_Release(&self->page);
-    return 0;
-}
-
-static void
-quick_dealloc(Quick *self)
-{
-    PyObject_GC_UnTrack(self);
-    quick_clear(self);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyTypeObject QuickAppend_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "pistributer.storage._quick.QuickAppend",
-    .tp_basicsize = sizeof(Quick),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
-    .tp_vectorcall_offset = offsetof(Quick, call),
-    .tp_call = PyVectorcall_Call,
-    .tp_new = quick_new,
-    .tp_traverse = (traverseproc)quick_traverse,
-    .tp_clear = (inquiry)quick_clear,
-    .tp_dealloc = (destructor)quick_dealloc,
-};
-
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, .m_name = "_quick", .m_doc = "See storage/quick_append.py.", .m_size = -1,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_quick",
+    .m_doc = "See storage/quick_append.py and storage/quick_channel.py.",
+    .m_size = -1,
 };
 
 PyMODINIT_FUNC
 PyInit__quick(void)
 {
-    PyObject *made;
-    if (PyType_Ready(&QuickAppend_Type) < 0 || (made = PyModule_Create(&module)) == NULL)
-        return NULL;
-    if (PyModule_AddObjectRef(made, "QuickAppend", (PyObject *)&QuickAppend_Type) < 0) {
-        Py_DECREF(made);
-        return NULL;
-    }
+    PyTypeObject *types[] = {&QuickAppend_Type, &QuickSharedAppend_Type, &QuickTake_Type};
+    PyObject *made = PyModule_Create(&module);
+    for (size_t i = 0; made != NULL && i < sizeof types / sizeof *types; i++)
+        if (PyModule_AddType(made, types[i]) < 0)
+            Py_CLEAR(made);
     return made;
 }

@@ -1,0 +1,8 @@
+"""What an app's processes do: take rows, run jobs, settle them.
+
+worker, consumers, producers, scheduler   the four kinds of processes
+loop, lanes                     claim ahead, handle, settle together; which queue is next
+calling, attempts, concurrency, time_limits   running functions, several at once, not for ever
+turns                           which of several supervisors runs a producer
+excused, deaths                 the jobs of a worker that died: who is to blame, and what is noted of it
+"""
