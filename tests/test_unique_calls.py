@@ -147,6 +147,18 @@ def test_what_a_producer_yields_is_unique(world: World) -> None:
     assert world.app.gate.tickets.database.read("SELECT count(*) FROM ids") == [(0,)]
 
 
+def test_what_is_not_sent_is_not_counted(world: World) -> None:
+    world.app.queue().source("schedule.index").commit(MOMENT - 60.0)
+    world.app.close()
+    desk = world.desk()
+    with mock.patch.object(world, "desk", return_value=desk):
+        world.produce("plain")  # two of its four
+        world.produce("resuming")  # three of its five
+        for n in range(3):  # the first
+            world.tick(NOW + 60 * n)
+    assert desk._counts[3] == 6
+
+
 def test_a_producer_waits_while_the_queue_is_full(tmp_path: Path) -> None:
     app = App(tmp_path / "jobs", max_rows=2)
     index = app.task(name="index", unique="skip")(lambda n: n)

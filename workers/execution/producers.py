@@ -75,7 +75,9 @@ def pump(child: Child, app: App, producer: Producer, desk: Desk) -> bool:
 def _begin(
     child: Child, app: App, producer: Producer, checkpoints: Checkpoints | None
 ) -> tuple[Iterator[Any], Callable[[Any], bool]]:
-    """The producer's generator, and what to do with what it yields: put it, or return False if a stop was requested."""
+    """The producer's generator, and what to do with what it yields: put it, or return False if nothing was put, because a stop
+    was requested or an equal call is pending.
+    """
     if checkpoints is None:
         return producer.function(), lambda yielded: _put(child, app, producer, yielded)
 
@@ -114,7 +116,7 @@ def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
     queue, row = route(producer, yielded)
     if isinstance(yielded, Call) and is_gated(yielded, row):
         wish = app.gate.wish_of(row, yielded)
-        return admit(child, app, yielded, lambda: app.gate.send(queue, row, 0.0, wish, WAIT_FOR_ROOM))
+        return bool(admit(child, app, yielded, lambda: app.gate.send(queue, row, 0.0, wish, WAIT_FOR_ROOM)))
     return _announced(
         app, yielded, lambda: wait_for_room(child, lambda: app.queue(queue).put(row, timeout=WAIT_FOR_ROOM))
     )
@@ -123,22 +125,24 @@ def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
 def _admit_next(child: Child, app: App, call: Call[Any], checkpoints: Checkpoints, checkpoint: Any) -> bool:
     """Send a unique call, then commit the checkpoint. Killed in between, the same call comes again, and is known."""
     place = checkpoints.place
-    if not admit(child, app, call, lambda: app.gate.send_next(call, place, WAIT_FOR_ROOM)):
+    sent = admit(child, app, call, lambda: app.gate.send_next(call, place, WAIT_FOR_ROOM))
+    if sent is None:
         return False
     checkpoints.commit(checkpoint, call.queue)
     app.gate.forget_id(call.message["task"], place)
-    return True
+    return sent
 
 
-def admit(child: Child, app: App, call: Call[Any], send: Callable[[], Answer]) -> bool:
-    """Send a call by way of the tickets, which may find that it is not to be sent. False if a stop was requested meanwhile."""
+def admit(child: Child, app: App, call: Call[Any], send: Callable[[], Answer]) -> bool | None:
+    """Send a call by way of the tickets. Whether it was to be sent, as they found; None if a stop was requested meanwhile."""
     sending = app.enqueue_steps.before(call.message, split_lane(call.queue)[0])
     answers: list[Answer] = []
     if not wait_for_room(child, lambda: answers.append(send())):
-        return False
-    if answers[0].job == call.id:
+        return None
+    is_sent = answers[0].job == call.id
+    if is_sent:
         app.enqueue_steps.after(sending)
-    return True
+    return is_sent
 
 
 def _announced(app: App, yielded: Any, put: Callable[[], bool]) -> bool:

@@ -97,8 +97,9 @@ class Entry:
         """A unique call goes by way of the tickets, another file; killed before the moment is committed, it is known there."""
         place = f"schedule\n{self._schedule.name}\n{moment}"
         sent = admit(self._child, self._app, call, lambda: self._app.gate.send_next(call, place, WAIT_FOR_ROOM))
-        if sent:
-            source.commit(moment)
-            self._app.gate.forget_id(call.message["task"], place)
-            self._desk.count(put=1)
-        return sent
+        if sent is None:
+            return False
+        source.commit(moment)
+        self._app.gate.forget_id(call.message["task"], place)
+        self._desk.count(put=sent)
+        return True
