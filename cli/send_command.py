@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from . import exits, terminal
+
+
+def _seconds(**words: bool) -> Callable[[str], float | bool]:
+    """A number of seconds, or one of some words, each with its value."""
+
+    def read(text: str) -> float | bool:
+        if text in words:
+            return words[text]
+        try:
+            return float(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is neither a number nor one of: {', '.join(words)}") from None
+
+    return read
 
 
 @click.command(epilog=exits.TABLE)
@@ -20,6 +35,15 @@ from . import exits, terminal
 @click.option("--key", metavar="TEXT", help="Run it after what was sent with the same key before.")
 @click.option("--idempotency-id", metavar="TEXT", help="Sent again with the same id, it is not sent again.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="Goes with the message; may be given several times.")
+@click.option("--retries", type=click.IntRange(0), metavar="N", help="Instead of the task's, as what follows.")
+@click.option("--soft-time-limit", type=_seconds(none=False), metavar="SECONDS|none", help="When it is told to end.")
+@click.option(
+    "--hard-time-limit", type=_seconds(none=False), metavar="SECONDS|none", help="When its process is killed."
+)
+@click.option(
+    "--results", type=_seconds(yes=True, no=False), metavar="SECONDS|yes|no", help="How long to keep the result."
+)
+@click.option("--rate-limit", metavar="RATE|none", help="How many that are sent with it may begin: 5/s, 100/m, 1000/h.")
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait for the result, and print it as JSON.")
 def send(
     app: str, task: str, args: tuple[str, ...], queue: str | None, priority: int, delay: float, wait: float | None,
@@ -46,7 +70,7 @@ def send(
         exits.fail(f"there is no app at {app!r}", hint="give the folder that it was made with", code=exits.UNAVAILABLE)
     positional, named = _arguments(args)
     job = send_by_name(opened, task, positional, named, queue=queue or DEFAULT_QUEUE, delay=delay,
-                       priority=priority, **options)  # fmt: skip
+                       priority=priority, **_given(options))  # fmt: skip
     try:
         if wait is None:
             terminal.print_line(job.id)
@@ -54,6 +78,15 @@ def send(
             terminal.print_json(job.result(wait))
     finally:
         opened.close()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given: to the library, None is a limit that is none."""
+    found = {name: value for name, value in options.items() if value is not None}
+    for limit in ("soft_time_limit", "hard_time_limit", "rate_limit"):
+        if found.get(limit) is False or found.get(limit) == "none":
+            found[limit] = None
+    return found
 
 
 def _arguments(args: tuple[str, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -66,14 +66,32 @@ def test_a_key_an_id_and_tags(folder: Path) -> None:
     assert sent(folder) == message, "the second waits for the first"
 
 
+def test_limits_results_and_a_rate(folder: Path) -> None:
+    told = "--retries 0 --soft-time-limit 1.5 --hard-time-limit none --results no --rate-limit 5/s".split()
+    assert invoke("send", folder, "report", *told).exit_code == exits.OK
+    message = sent(folder)
+    assert message["retries"] == 0
+    assert message["options"] == {
+        "soft_time_limit": 1.5, "hard_time_limit": None, "results": False, "rate_limit": [5, 1.0, None]
+    }  # fmt: skip
+
+
+def test_none_is_no_rate_and_a_number_a_retention(folder: Path) -> None:
+    assert invoke("send", folder, "report", "--rate-limit", "none", "--results", "60").exit_code == exits.OK
+    assert sent(folder)["options"] == {"rate_limit": None, "results": 60.0}
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
         (("send", "nothing", "task"), exits.UNAVAILABLE, "there is no app"),
         (("send", "jobs", "task", "--queue", "sloww"), exits.FAILURE, "it has: default, slow"),
         (("send", "jobs", "task", "a=1", "2"), exits.USAGE, "comes behind"),
+        (("send", "jobs", "task", "--results", "maybe"), exits.USAGE, "neither a number nor one of: yes, no"),
+        (("send", "jobs", "task", "--hard-time-limit", "0"), exits.FAILURE, "must be positive"),
+        (("send", "jobs", "task", "--rate-limit", "many"), exits.FAILURE, "a rate limit is"),
     ],
-    ids=["no app", "no such queue", "order"],
+    ids=["no app", "no such queue", "order", "results", "limit", "rate"],
 )
 def test_what_can_not_be_sent(
     folder: Path, args: tuple[str, ...], code: int, words: str, monkeypatch: pytest.MonkeyPatch

@@ -186,10 +186,9 @@ class Job(Generic[T]):
     def _require_existence(self, results: Results) -> None:
         """ResultLost if there is neither a job nor a result, or if there is a job but will be no result."""
         if not self._keeps_result():
-            raise self._lost(
-                f"no result of this call of {self.task!r} is kept",
-                "remove results=False from the task, or say options(results=True)",
-            )
+            if self._kept is None:
+                raise self._lost(f"the task {self.task!r} keeps no results", "remove results=False from the task")
+            raise self._lost(f"this call of {self.task!r} keeps no result", "send it without results=False")
         # A row that moves while a scan runs may be missed, so one scan is no proof.
         for _ in range(2):
             row = self._find_row()

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from .app import App
+from .checks import at_least
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import compose
+from .terms import AS_TASK, AsTask, chosen
 from .tickets.gate import Wish, ticket_key
+from .tickets.rates import RateLimit
 
 
 def send_by_name(
@@ -24,16 +27,28 @@ def send_by_name(
     key: str | None = None,
     idempotency_id: str | None = None,
     tags: Sequence[str] = (),
+    retries: int | None = None,
+    soft_time_limit: float | AsTask | None = AS_TASK,
+    hard_time_limit: float | AsTask | None = AS_TASK,
+    results: bool | float | None = None,
+    rate_limit: RateLimit | str | AsTask | None = AS_TASK,
 ) -> Job[Any]:
     """Put a call into `queue`, which must exist: another name would be one that no worker looks at.
 
     Whether there is such a task and whether it takes these arguments is seen by the worker; if not, the call ends in the
     dead letters. A key that is given here lets one of its jobs run at once, whatever the task's `key_limit`; one that is not
-    is found by the worker, if the task says how. Raises ValueError, RowError, and what `Queue.put` raises.
+    is found by the worker, if the task says how. `retries` and what follows are as for
+    `Task.options`. Raises ValueError, RowError, and what `Queue.put` raises.
     """
     if queue not in app.queue_names():
         raise ValueError(f"the app has no queue {queue!r}; it has: {', '.join(app.queue_names()) or 'none yet'}")
-    message: dict[str, Any] = {**compose(task, args, kwargs), **({"tags": list(tags)} if tags else {})}
+    message = compose(task, args, kwargs)
+    if tags:
+        message["tags"] = list(tags)
+    if retries is not None:
+        message["retries"] = at_least(0, "retries", retries)
+    if options := chosen(soft_time_limit, hard_time_limit, results, rate_limit):
+        message["options"] = options
     sending = app.enqueue_steps.before(message, queue, delay)
     lane, id = lane_name(queue, check_priority(priority)), message["id"]
     if key is None and idempotency_id is None:
@@ -44,4 +59,4 @@ def send_by_name(
         id, queue = answer.job, split_lane(answer.queue)[0]
     if id == message["id"]:
         app.enqueue_steps.after(sending)
-    return Job(app, id, task, queue)
+    return Job(app, id, task, queue, None if results is None else results is not False)
