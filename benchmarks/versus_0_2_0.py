@@ -2,6 +2,7 @@
 
     python benchmarks/versus_0_2_0.py --scale 0.1     a tenth of the rows, a few minutes
     python benchmarks/versus_0_2_0.py --save          all 2,700,000 rows; 0.2.0 needs about 20 minutes, our threads 8
+    python benchmarks/versus_0_2_0.py --only staged --save    one part; the other stays in results/ as it was measured
 
 Each run makes 18,000 files. On ext4 that takes 0.4 s, but 10 s where many files were deleted in the last minutes, because it
 does not use their inodes again so soon; give it a --folder in another part of the disk, for example a new one in /.
@@ -29,6 +30,7 @@ import machine
 
 SCENARIO = Path(__file__).resolve().parent / "classic_scenario.py"
 FULL = {"writers": 300, "readers": 64, "files": 30, "shared": 10, "rows": 300}
+NAME = "versus_0_2_0"
 #: Written, then read, by one thread: many short channels, where opening files weighs most, and a long one.
 STAGED = {
     "300 files of 30 rows": {"kind": "staged", "files": 300, "rows": 30},
@@ -42,24 +44,29 @@ GRACE = 300
 
 def main() -> None:
     options = parse()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="pistributer-versus-", dir=options.folder) as folder:
         old = install_old(Path(folder) / "old")
-        plan = FULL | {"rows": max(1, round(FULL["rows"] * options.scale))}
-        document = {
-            "machine": machine.facts(Path(folder)),
-            "plan": plan,
-            "sync": "none",
-            "limit_seconds": options.limit_seconds,
-            **compare(old, plan, options.limit_seconds, folder, threads=not options.without_threads),
-        }
-    text = page(document)
+        for part in options.only or PARTS_OF_PAGE:
+            facts = machine.facts(Path(folder))
+            found[part] = {"machine": facts, "sync": "none", **PARTS_OF_PAGE[part](old, folder, options)}
+    if options.save:
+        found = saved() | found
+    text = page(found)
     print(text)
     if options.save:
-        machine.save("versus_0_2_0", document, text)
+        machine.save(NAME, found, text)
+
+
+def saved() -> dict[str, Any]:
+    """What was measured before, part by part."""
+    path = machine.RESULTS / f"{NAME}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", choices=list(PARTS_OF_PAGE), help="measure this part")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows; 1.0 is 2,700,000 (default: 1.0)")
     parser.add_argument(
         "--limit-seconds",
@@ -82,23 +89,32 @@ def install_old(folder: Path) -> Path:
     return python
 
 
-def compare(old: Path, plan: dict[str, Any], limit: float, folder: str, *, threads: bool) -> dict[str, Any]:
-    interleaved = plan | {"kind": "interleaved", "limit": limit, "folder": folder}
+def interleaved(old: Path, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    plan = FULL | {"rows": max(1, round(FULL["rows"] * options.scale))}
+    limit = options.limit_seconds
+    given = plan | {"kind": "interleaved", "limit": limit, "folder": folder}
     runs: dict[str, Callable[[], dict[str, Any]]] = {
         "ours, processes": lambda: stress(plan, folder, limit),
-        "ours, threads": lambda: scenario(Path(sys.executable), interleaved, limit, ours=True),
-        "0.2.0, threads": lambda: scenario(old, interleaved, limit),
+        "ours, threads": lambda: scenario(Path(sys.executable), given, limit, ours=True),
+        "0.2.0, threads": lambda: scenario(old, given, limit),
     }
-    if not threads:
+    if options.without_threads:
         del runs["ours, threads"]
     found = {}
     for name, run in runs.items():
         say(f"running: {name}")
         found[name] = run()
-    return {"interleaved": found, "staged": {name: staged(old, folder, one) for name, one in STAGED.items()}}
+    return {"plan": plan, "limit_seconds": limit, "runs": found}
 
 
-def staged(old: Path, folder: str, plan: dict[str, Any]) -> dict[str, Any]:
+def staged(old: Path, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    return {"runs": {name: staged_pair(old, folder, plan) for name, plan in STAGED.items()}}
+
+
+PARTS_OF_PAGE = {"interleaved": interleaved, "staged": staged}
+
+
+def staged_pair(old: Path, folder: str, plan: dict[str, Any]) -> dict[str, Any]:
     """The median run of ours and of 0.2.0."""
     say(f"running: staged, {plan['files']} files")
     ours: list[dict[str, Any]] = []
@@ -140,23 +156,31 @@ def run_json(command: list[str], environment: dict[str, str], limit: float) -> d
 
 
 def page(document: dict[str, Any]) -> str:
-    runs, plan = document["interleaved"], document["plan"]
-    total = plan["writers"] * plan["files"] * plan["rows"]
-    lines = [
-        "# Ours against release 0.2.0",
-        "",
-        f"Machine: {machine.facts_line(document['machine'])}. Durability: sync={document['sync']} on both sides "
-        "(page cache; a killed process loses nothing, a power cut may).",
-        "",
-        f"## Interleaved: {plan['writers']} writers, {plan['readers']} readers, {total:,} rows",
-        "",
-        interleaved_table(runs),
-        "",
-        *remarks(runs, document["limit_seconds"]),
-    ]
-    for name, pair in document["staged"].items():
-        lines += [f"## Staged: {name}, written, then read", "", staged_table(pair), ""]
+    lines = ["# Ours against release 0.2.0", ""]
+    if part := document.get("interleaved"):
+        plan = part["plan"]
+        total = plan["writers"] * plan["files"] * plan["rows"]
+        lines += [
+            f"## Interleaved: {plan['writers']} writers, {plan['readers']} readers, {total:,} rows",
+            "",
+            where(part),
+            "",
+            interleaved_table(part["runs"]),
+            "",
+            *remarks(part["runs"], part["limit_seconds"]),
+        ]
+    if part := document.get("staged"):
+        lines += ["## Staged: written, then read, by one thread", "", where(part), ""]
+        for name, pair in part["runs"].items():
+            lines += [f"{name[0].upper()}{name[1:]}:", "", staged_table(pair), ""]
     return "\n".join(lines).rstrip()
+
+
+def where(part: dict[str, Any]) -> str:
+    return (
+        f"Machine: {machine.facts_line(part['machine'])}. Durability: sync={part['sync']} on both sides "
+        "(page cache; a killed process loses nothing, a power cut may)."
+    )
 
 
 def interleaved_table(runs: dict[str, Any]) -> str:

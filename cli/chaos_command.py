@@ -10,7 +10,7 @@ from . import exits, terminal
 
 
 @click.command(epilog=exits.TABLE)
-@click.option("--driver", type=click.Choice(["jsonl", "sqlite"]), default="jsonl", show_default=True)
+@click.option("--driver", type=click.Choice(["jsonl", "txt", "sqlite"]), default="jsonl", show_default=True)
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="How long processes are killed."
 )

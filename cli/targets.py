@@ -207,7 +207,7 @@ def open_existing(url: str) -> Queue:
     except errors.DriverMismatch as error:
         if url != split_url(url)[1]:
             raise  # the driver was asked for by name
-        return open_queue(f"{error.found}:{url}", create=False)  # type: ignore[attr-defined]
+        return with_lanes(open_queue(f"{error.found}:{url}", create=False))  # type: ignore[attr-defined]
 
 
 def open_tickets(target: str) -> Tickets | None:

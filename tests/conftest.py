@@ -13,7 +13,7 @@ import pytest
 from pistributer import App
 from pistributer.workers.loading import load_app
 
-from .worker_tools import write_app
+from .worker_tools import APP_DRIVERS, app_url, write_app
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,10 +43,10 @@ def cli_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "100"}
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an app lives, once for each driver."""
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+    return app_url(tmp_path, request.param)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pistributer.storage.locks import is_held
 from pistributer.workers.inspection.status import AppStatus, WorkerStatus, read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from tests.worker_tools import RunningApp, marked, notes, wait_for, write_app
+from tests.worker_tools import RunningApp, app_url, marked, notes, wait_for, write_app
 
 Victim = Literal["supervisor", "worker", "producer", "fork server"]
 Kind = Literal["waits", "exits", "forks", "eats"]
@@ -110,7 +110,7 @@ class Scene:
 
     def __init__(self, folder: Path, driver: str, *, grace: float) -> None:
         self.folder = folder
-        self.url = str(folder / "jobs") if driver == "jsonl" else f"sqlite:{folder / 'jobs.db'}"
+        self.url = app_url(folder, driver)
         self.path = write_app(folder, APP, self.url)
         self.home = load_app(str(self.path)).home
         self.mark = uuid.uuid4().hex

@@ -55,7 +55,7 @@ def test_a_running_app_is_controlled_from_the_command_line(tmp_path: Path) -> No
         (("stop", "{home}", "--pid", "1"), exits.UNAVAILABLE, "no supervisor with process id 1"),
         (("pause", "{home}", "nothing"), exits.FAILURE, "no queue 'nothing'"),
         (("stop", "{home}/missing"), exits.UNAVAILABLE, "there is no app"),
-        (("pause", "txt:jobs", "default"), exits.USAGE, "an app lives in a folder"),
+        (("pause", "memory:", "default"), exits.USAGE, "an app lives in a folder"),
         (("scale", "{home}", "default"), exits.USAGE, "Missing argument"),
     ],
 )

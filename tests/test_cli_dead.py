@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from pistributer import App, open_queue
 from pistributer.cli import exits
 from pistributer.cli.root import pistributer
+from tests.worker_tools import APP_DRIVERS, app_url
 
 
 def invoke(*args: object, answer: str | None = None) -> Result:
@@ -22,10 +23,10 @@ def bury_all(app: App, queue: str, errors: list[str]) -> None:
         app.queue(queue).bury(app.queue(queue).claim(), error=error)
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An app in which two calls of `resize` and one of `send`, and a row of another queue, were given up."""
-    target = str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+    target = app_url(tmp_path, request.param)
     app = App(target)
     resize = app.task(name="resize")(lambda path: None)
     send = app.task(name="send")(lambda to: None)

@@ -20,6 +20,7 @@ from pistributer.workers.inspection import copying
 from pistributer.workers.inspection.copying import copy_queue, plan_path
 from pistributer.workers.inspection.moments import parse_moment
 from tests import crashing, processes
+from tests.worker_tools import APP_DRIVERS, app_url
 
 DRIVERS = ("jsonl", "txt", "sqlite")
 
@@ -32,12 +33,10 @@ def url_of(driver: str, path: Path) -> str:
     return f"{driver}:{path}{'.db' if driver == 'sqlite' else ''}"
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     """One call that waits, one that is delayed, one dead, and a dead row of another queue."""
-    found = App(
-        str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}", retention=3600.0
-    )
+    found = App(app_url(tmp_path, request.param), retention=3600.0)
     resize = found.task(name="resize")(lambda path: None)
     dead = resize.send("a.png")
     found.queue().bury(found.queue().claim(), error="Traceback\nOSError: [Errno 28] no space")

@@ -198,7 +198,7 @@ def test_status_points_at_the_dead_letters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "code"), [("nothing", exits.UNAVAILABLE), ("txt:jobs", exits.USAGE)], ids=["missing", "not an app"]
+    ("target", "code"), [("nothing", exits.UNAVAILABLE), ("memory:", exits.USAGE)], ids=["missing", "not an app"]
 )
 def test_status_of_no_app_is_an_error(target: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -92,7 +92,7 @@ def test_ps_of_an_app_that_does_not_run(tmp_path: Path) -> None:
     assert (told.exit_code, told.stdout) == (exits.OK, "")
     assert "no supervisor" in told.stderr
     assert invoke("ps", tmp_path / "none").exit_code == exits.UNAVAILABLE
-    assert invoke("ps", "txt:lines").exit_code == exits.USAGE
+    assert invoke("ps", "memory:").exit_code == exits.USAGE
 
 
 # -- top

@@ -20,7 +20,7 @@ from pistributer.cli import exits
 from pistributer.cli.root import pistributer
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from tests.worker_tools import DEADLINE, RunningApp, environment, wait_for, write_app
+from tests.worker_tools import APP_DRIVERS, DEADLINE, RunningApp, app_url, environment, wait_for, write_app
 
 TASKS = """
 @app.task
@@ -41,11 +41,10 @@ async def fine(n, *, by=1):
 """
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def ran(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[App, dict[str, str]]:
     """An app in which one job went well, one failed, one killed its worker, and one waits; and their ids."""
-    url = f"sqlite:{tmp_path / 'jobs.db'}" if request.param == "sqlite" else None
-    path = write_app(tmp_path, TASKS, url)
+    path = write_app(tmp_path, TASKS, app_url(tmp_path, request.param))
     app = load_app(str(path))
     ids = {
         "fine": app.tasks["fine"].send(3, by=2).id, "double": app.tasks["double"].send(21).id,

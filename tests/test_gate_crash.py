@@ -21,6 +21,7 @@ from .crashing import every_kill
 from .gate_tools import note, tickets, work
 from .processes import Child, wait_for
 from .sqlite_tools import die_before
+from .worker_tools import APP_DRIVERS, app_url
 
 Scene = Callable[["World", Callable[[Any], None]], None]
 
@@ -31,7 +32,7 @@ class World:
     def __init__(self, folder: Path, driver: str) -> None:
         folder.mkdir()
         self.folder = folder
-        self.app = App(folder / "jobs" if driver == "jsonl" else f"sqlite:{folder / 'jobs.db'}")
+        self.app = App(app_url(folder, driver))
 
         def ran(text: str) -> None:
             note(folder, "ran", f"{os.getpid()} {text}")
@@ -80,7 +81,9 @@ def work_scene(world: World, tell: Callable[[Any], None]) -> None:
 
 
 #: In CI, not before each statement: `PISTRIBUTER_SWEEP=full pytest tests/test_gate_crash.py` takes minutes.
-STEP = {"jsonl": 1, "sqlite": 1} if os.environ.get("PISTRIBUTER_SWEEP") == "full" else {"jsonl": 5, "sqlite": 13}
+STEP = {"jsonl": 5, "txt": 13, "sqlite": 13}
+if os.environ.get("PISTRIBUTER_SWEEP") == "full":
+    STEP = dict.fromkeys(STEP, 1)
 
 
 def every_death(scene: Scene, prepare: Callable[[int], World], step: int = 1) -> Iterator[tuple[World, list[Any]]]:
@@ -116,7 +119,7 @@ def recover(world: World) -> Counter[str]:
     return Counter(what for _, what in world.runs())
 
 
-@pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("driver", APP_DRIVERS)
 def test_a_sender_that_is_killed_anywhere_has_sent_each_job_once_or_not_at_all(tmp_path: Path, driver: str) -> None:
     for world, told in every_death(send_scene, lambda at: World(tmp_path / str(at), driver), STEP[driver]):
         ran = recover(world)
@@ -145,7 +148,7 @@ def test_a_sender_that_is_killed_at_a_write_to_the_queue_has_sent_each_job_once_
         worlds[-1].app.close()
 
 
-@pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("driver", APP_DRIVERS)
 def test_what_follows_is_sent_once_wherever_a_worker_is_killed(tmp_path: Path, driver: str) -> None:
     def prepare(at: int) -> World:
         world = World(tmp_path / str(at), driver)

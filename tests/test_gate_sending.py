@@ -18,11 +18,12 @@ from pistributer.workers.sending import send_by_name
 from pistributer.workers.tickets.rates import read_rate
 
 from .gate_tools import tickets, work
+from .worker_tools import APP_DRIVERS, app_url
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
-    app = App(tmp_path / "jobs" if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}")
+    app = App(app_url(tmp_path, request.param))
     yield app
     app.close()
 

@@ -13,11 +13,12 @@ import pytest
 from pistributer import App, Pool
 from pistributer.workers.execution.lanes import Lanes
 from tests.processes import Child, wait_for
+from tests.worker_tools import APP_DRIVERS, app_url
 
 
-@pytest.fixture(params=["jsonl", "sqlite"])
+@pytest.fixture(params=APP_DRIVERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "jobs") if request.param == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+    return app_url(tmp_path, request.param)
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ from pistributer.cli import exits
 from pistributer.cli.root import pistributer
 from pistributer.workers.chaos.oracle import Process, judge_processes, read_process
 from pistributer.workers.chaos.run import Storm, run_chaos
+from tests.worker_tools import APP_DRIVERS
 
 SECONDS = float(os.environ.get("PISTRIBUTER_STORM", "3"))
 
 
-@pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("driver", APP_DRIVERS)
 @pytest.mark.timeout(SECONDS * 2 + 120)
 def test_a_storm_of_kills_loses_nothing_and_leaves_nothing(tmp_path: Path, driver: str) -> None:
     report = run_chaos(Storm(driver, seconds=SECONDS), folder=tmp_path / "storm")
@@ -45,8 +46,8 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(pistributer, ["chaos", "--folder", str(tmp_path)])
     assert done.exit_code == exits.USAGE
     assert "not empty" in done.output
-    with pytest.raises(ValueError, match="txt"):
-        Storm("txt")
+    with pytest.raises(ValueError, match="memory"):
+        Storm("memory")
 
 
 # -- the judge, on ledgers made up

@@ -20,11 +20,10 @@ from typing import Literal, get_args
 import pytest
 
 from tests.life_cycle import Kind, Scene, Victim
-from tests.worker_tools import wait_for
+from tests.worker_tools import APP_DRIVERS, wait_for
 
 FULL = os.environ.get("PISTRIBUTER_LIFE_CYCLE") == "full"
 SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGKILL)
-DRIVERS = ("jsonl", "sqlite")
 When = Literal["once", "twice", "past the grace"]
 #: How the run ends that is sent these, and with which exit code.
 OUTCOMES = {
@@ -57,7 +56,7 @@ class Case:
 
 
 def matrix() -> Iterator[Case]:
-    for victim, number, kind, driver in itertools.product(get_args(Victim), SIGNALS, get_args(Kind), DRIVERS):
+    for victim, number, kind, driver in itertools.product(get_args(Victim), SIGNALS, get_args(Kind), APP_DRIVERS):
         if victim == "fork server" and number != SIGKILL:
             continue  # it is part of the machinery, and has handlers of its own
         yield Case(victim, number, "once", kind, driver)

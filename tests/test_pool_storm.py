@@ -12,7 +12,7 @@ import pytest
 
 from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
-from tests.worker_tools import RunningApp, notes, wait_for, write_app
+from tests.worker_tools import APP_DRIVERS, RunningApp, app_url, notes, wait_for, write_app
 
 TASKS = """
 import asyncio
@@ -36,9 +36,9 @@ async def awaited(n):
 KILLS = 12
 
 
-@pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("driver", APP_DRIVERS)
 def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path, driver: str) -> None:
-    url = str(tmp_path / "jobs") if driver == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+    url = app_url(tmp_path, driver)
     path = write_app(tmp_path, TASKS, url)
     app, chance = load_app(str(path)), random.Random(driver)
     pools = ["crowd=other=2,default=1:processes=2:threads=3:concurrency=5", "single=default,other:processes=2"]

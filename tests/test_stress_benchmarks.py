@@ -74,16 +74,17 @@ def test_versus_shows_ratios_losses_and_cuts() -> None:
     }
     staged = {"read": 9, "lost": 0, "write_seconds": 1.0, "read_seconds": 1.0, "total_seconds": 2.0}
     slower = {**staged, "read_seconds": 50.0}
+    where = {"machine": {"CPUs": 2}, "sync": "none"}
+    plan = {"writers": 2, "files": 5, "rows": 10, "readers": 1}
+    runs = {"ours, processes": ours, "0.2.0, threads": slow}
     document = {
-        "machine": {"CPUs": 2},
-        "plan": {"writers": 2, "files": 5, "rows": 10, "readers": 1},
-        "sync": "none",
-        "limit_seconds": 40,
-        "interleaved": {"ours, processes": ours, "0.2.0, threads": slow},
-        "staged": {"few rows": {"ours": staged, "0.2.0": slower}},
+        "interleaved": where | {"plan": plan, "limit_seconds": 40, "runs": runs},
+        "staged": where | {"runs": {"few rows": {"ours": staged, "0.2.0": slower}}},
     }
-    page = load("versus_0_2_0").page(document)
+    versus = load("versus_0_2_0")
+    page = versus.page(document)
     assert "50.0x" in page
     assert "| 60 " in page
     assert "`0.2.0, threads` was cut after 40 s" in page
     assert "1.000 s (50.0x)" in page
+    assert "Interleaved" not in versus.page({"staged": document["staged"]})

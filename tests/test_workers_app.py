@@ -288,10 +288,30 @@ def test_call_checks_arguments_and_sends_nothing(app: App) -> None:
 # -- places
 
 
-@pytest.mark.parametrize("url", ["memory:", "txt:jobs"])
-def test_an_app_needs_a_driver_that_processes_share_and_that_holds_json(url: str) -> None:
-    with pytest.raises(ValueError, match="lives in a folder or in 'sqlite:FILE'"):
-        App(url)
+def test_an_app_needs_a_driver_that_processes_share() -> None:
+    with pytest.raises(ValueError, match="lives in a folder, in 'txt:FOLDER' or in 'sqlite:FILE'"):
+        App("memory:")
+
+
+def test_an_app_on_txt_has_calls_and_texts_in_files_of_lines(tmp_path: Path) -> None:
+    app = App(f"txt:{tmp_path / 'jobs'}")
+    job = app.task(add).send(1, b=2)
+    app.queue("lines").put("any text")
+    lines = [path.read_text() for path in sorted(Path(app.home.queues).rglob("*.txt"))]
+    assert lines == [f'{{"id":"{job.id}","task":"add","args":[1],"kwargs":{{"b":2}}}}\n', "any text\n"]
+    app.close()
+
+
+def test_a_folder_goes_on_with_the_driver_that_it_has(tmp_path: Path) -> None:
+    for driver, other in (("txt", "jsonl"), ("jsonl", "txt")):
+        folder = tmp_path / driver
+        App(f"{driver}:{folder}").queue("rows").close()
+        assert Home(folder).driver == driver
+        App(folder).queue("more").close()
+        with pytest.raises(
+            errors.DriverMismatch, match=f"are {driver} queues, not {other} .open the app as '{driver}:"
+        ):
+            App(f"{other}:{folder}").queue("rows")
 
 
 def test_sqlite_keeps_a_database_per_queue(tmp_path: Path) -> None:
@@ -422,6 +442,11 @@ def test_child_says_what_targets_may_use() -> None:
 
 
 def test_home_of_an_app_is_the_same_from_its_url(tmp_path: Path) -> None:
-    for url in (str(tmp_path / "jobs"), f"sqlite:{tmp_path / 'jobs.db'}", f"jsonl:{tmp_path / 'jobs'}"):
+    for url in (
+        str(tmp_path / "jobs"),
+        f"sqlite:{tmp_path / 'jobs.db'}",
+        f"jsonl:{tmp_path / 'jobs'}",
+        f"txt:{tmp_path / 'jobs'}",
+    ):
         home = Home(url)
         assert vars(Home(home.url)) == vars(home)

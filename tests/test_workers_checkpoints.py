@@ -14,9 +14,9 @@ from pistributer.workers.app import App
 from pistributer.workers.inspection.status import WorkerStatus, read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from tests.worker_tools import RunningApp, notes, wait_for, write_app
+from tests.worker_tools import APP_DRIVERS, RunningApp, app_url, notes, wait_for, write_app
 
-DRIVERS = pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+DRIVERS = pytest.mark.parametrize("driver", APP_DRIVERS)
 
 IMPORT = """
 @app.producer
@@ -24,7 +24,7 @@ def lines(checkpoint):
     note("began", checkpoint)
     for n in range(checkpoint or 0, LINES):
         # Calls, and every tenth time a row of another queue.
-        yield (double.call(n) if n % 10 else ("rows", n)), n + 1
+        yield (double.call(n) if n % 10 else ("rows", str(n))), n + 1
 
 @app.task(results=False)
 def double(n):
@@ -32,12 +32,8 @@ def double(n):
 
 @app.consumer("rows", batch=50)
 def keep(rows):
-    note("kept", "\\n".join(map(str, rows)))
+    note("kept", "\\n".join(rows))
 """
-
-
-def url_in(folder: Path, driver: str) -> str:
-    return str(folder / "jobs") if driver == "jsonl" else f"sqlite:{folder / 'jobs.db'}"
 
 
 def run_until_empty(path: Path, **options: Any) -> Any:
@@ -48,7 +44,7 @@ def run_until_empty(path: Path, **options: Any) -> Any:
 def test_a_producer_that_is_killed_goes_on_without_a_gap_or_a_repeat(tmp_path: Path, driver: str) -> None:
     # Slow enough to be killed in the middle, four times.
     body = IMPORT.replace("LINES", "3000").replace("        # Calls", "        time.sleep(0.0003)\n        # Calls")
-    path = write_app(tmp_path, body, url_in(tmp_path, driver))
+    path = write_app(tmp_path, body, app_url(tmp_path, driver))
     home = load_app(str(path)).home
     home.create()
     url = home.url

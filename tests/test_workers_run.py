@@ -21,7 +21,17 @@ from pistributer.workers.loading import load_app
 from pistributer.workers.run import Progress, run
 from pistributer.workers.supervision.roles import BOOT_EXIT
 from pistributer.workers.supervision.supervisor import Outcome, StartMethod
-from tests.worker_tools import RunningApp, environment, is_alive, is_gone, notes, wait_for, write_app
+from tests.worker_tools import (
+    APP_DRIVERS,
+    RunningApp,
+    app_url,
+    environment,
+    is_alive,
+    is_gone,
+    notes,
+    wait_for,
+    write_app,
+)
 
 PIPELINE = """
 @app.producer
@@ -31,11 +41,11 @@ def numbers():
 
 @app.task(results=False)
 def square(n):
-    app.queue("squares").put([n, n * n])
+    app.queue("squares").put({"n": n, "square": n * n})
 
 @app.consumer("squares", batch=32)
 def collect(rows):
-    note("collected", "\\n".join(f"{n} {square}" for n, square in rows))
+    note("collected", "\\n".join(f"{row['n']} {row['square']}" for row in rows))
 """
 
 
@@ -48,9 +58,9 @@ def dead(app: App, queue: str = "default") -> list[str]:
     return [row.error or "" for row in app.queue(queue).scan("dead")]
 
 
-@pytest.mark.parametrize("driver", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("driver", APP_DRIVERS)
 def test_a_pipeline_is_exact_and_ends_when_nothing_is_left(tmp_path: Path, driver: str) -> None:
-    url = str(tmp_path / "jobs") if driver == "jsonl" else f"sqlite:{tmp_path / 'jobs.db'}"
+    url = app_url(tmp_path, driver)
     seen: list[Progress] = []
     outcome = run_until_empty(write_app(tmp_path, PIPELINE, url), on_progress=seen.append)
     assert (outcome.exit_code, outcome.reason, outcome.deaths) == (0, "drained", 0)

@@ -19,8 +19,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pistributer.workers.supervision.decisions import Say
 
+#: What an app's queues may be.
+APP_DRIVERS = ("jsonl", "txt", "sqlite")
 #: Far longer than anything takes on a busy machine; only a failing test waits so long.
 DEADLINE = 30.0
+
+
+def app_url(folder: Path, driver: str) -> str:
+    """Where an app on that driver lives in `folder`."""
+    return (
+        f"sqlite:{folder / 'jobs.db'}"
+        if driver == "sqlite"
+        else f"txt:{folder / 'jobs'}"
+        if driver == "txt"
+        else str(folder / "jobs")
+    )
 
 
 def wait_for(condition: Callable[[], Any], step: Callable[[float], object] = time.sleep) -> Any:

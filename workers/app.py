@@ -84,8 +84,10 @@ class Consumer:
 class App:
     """Tasks, producers and consumers that share a folder.
 
-    `App("jobs")` keeps everything in the folder `jobs`, made on first use; `App("sqlite:jobs.db")` keeps its queues in
-    SQLite. Processes that define the same app with the same folder talk to each other; no server runs.
+    `App("jobs")` keeps everything in the folder `jobs`, made on first use, in queues of `.jsonl` files; `App("txt:jobs")` in
+    queues of `.txt` files, whose lines may be calls or any text; `App("sqlite:jobs.db")` keeps its queues in SQLite.
+    A folder that has queues goes on with the driver that they have, unless another is asked for by name, which is a
+    DriverMismatch on first use. Processes that define the same app with the same folder talk to each other; no server runs.
 
     sync, max_rows, max_bytes, max_row_bytes, retention
                    as in `open_queue`, for each of the app's queues
@@ -408,7 +410,7 @@ class App:
         """
         is_new = priority > 0 and name not in self.home.lane_names()
         self._queues[name] = (
-            open_queue(self.home.queue_url(name), **self._options)
+            open_queue(self.home.queue_url(name), objects=True, **self._options)
             if self.stand_in is None
             else self.stand_in.open_queue(name, self._options)
         )

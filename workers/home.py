@@ -11,6 +11,9 @@
       run/                     what runs (supervision/runs.py)     jobs.db.app/run/
       tickets.db               who may go on (tickets/store.py)    jobs.db.app/tickets.db
 
+`App("txt:jobs")` looks like `App("jobs")`, with `.txt` files in its queues: calls are lines of JSON there too, and what
+consumers take may be any text.
+
 Jobs with a priority wait in lanes: one more queue per level that was ever used, beside the queue itself, called `NAME@1` to
 `NAME@9` (which no queue of a user can be called). What is said of a queue includes its lanes.
 """
@@ -22,6 +25,7 @@ import re
 from collections.abc import Iterable
 
 from pistributer import errors
+from pistributer.queues.folder import driver_of
 from pistributer.queues.opening import split_url
 
 #: The queue of tasks that name no other.
@@ -35,20 +39,26 @@ _LANE = re.compile(rf"({_NAME.pattern})(?:@([1-9]))?")
 
 
 class Home:
-    """Paths of the app at `url`: a folder, `"jsonl:FOLDER"` or `"sqlite:FILE"`. Nothing is made before `create`.
+    """Paths of the app at `url`: a folder, `"jsonl:FOLDER"`, `"txt:FOLDER"` or `"sqlite:FILE"`. Nothing is made before `create`.
 
-    Raises ValueError for a driver whose queues no other process can see, or whose rows are not JSON.
+    A folder without a driver's name is whatever its queues are; jsonl if it has none yet.
+
+    Raises ValueError for a driver whose queues no other process can see.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.driver, path = split_url(url)
-        if self.driver not in ("jsonl", "sqlite"):
-            raise ValueError(f"an app lives in a folder or in 'sqlite:FILE', not in {os.fspath(url)!r}")
+        if self.driver == "memory":
+            raise ValueError(
+                f"an app lives in a folder, in 'txt:FOLDER' or in 'sqlite:FILE', not in {os.fspath(url)!r}"
+            )
         # Absolute, so that a task that changes the working directory changes nothing here.
         self.path = os.path.abspath(path)
-        self.url = self.path if self.driver == "jsonl" else f"{self.driver}:{self.path}"
-        self.folder = self.path if self.driver == "jsonl" else f"{self.path}.app"
+        self.folder = self.path if self.driver != "sqlite" else f"{self.path}.app"
         self.queues = os.path.join(self.folder, "queues")
+        if path == os.fspath(url):
+            self.driver = self._driver_found() or self.driver
+        self.url = self.path if self.driver == "jsonl" else f"{self.driver}:{self.path}"
         self.results = os.path.join(self.folder, "results")
         self.history = os.path.join(self.folder, "history")
         self.run = os.path.join(self.folder, "run")
@@ -57,12 +67,25 @@ class Home:
         return os.path.isdir(self.queues)
 
     def create(self) -> None:
-        """Make the folders. Raises NotAQueue if the folder is a single queue, NotWritable and other StorageErrors."""
+        """Make the folders.
+
+        Raises NotAQueue if the folder is a single queue, DriverMismatch if its queues are of another driver, NotWritable
+        and other StorageErrors.
+        """
         if os.path.exists(os.path.join(self.folder, "pistributer.json")):
             raise errors.NotAQueue(
                 f"{self.folder!r} is a queue, and an app keeps its queues in a folder of its own",
                 hint="give the app another name",
                 path=self.folder,
+            )
+        found = self._driver_found() if self.driver != "sqlite" else None
+        if found not in (None, self.driver):
+            raise errors.DriverMismatch(
+                f"the queues in {self.folder!r} are {found} queues, not {self.driver}",
+                hint=f"open the app as '{found}:{self.path}'",
+                path=self.folder,
+                found=found,
+                asked=self.driver,
             )
         try:
             for folder in (self.queues, self.results, self.history, self.run):
@@ -72,8 +95,9 @@ class Home:
 
     def queue_url(self, name: str) -> str:
         """What `open_queue` opens for the queue, or the lane, `name`."""
-        if self.driver == "jsonl":
-            return os.path.join(self.queues, name)
+        if self.driver != "sqlite":
+            path = os.path.join(self.queues, name)
+            return path if self.driver == "jsonl" else f"{self.driver}:{path}"
         return f"sqlite:{self.path if name == DEFAULT_QUEUE else os.path.join(self.queues, name + '.db')}"
 
     def queue_names(self) -> list[str]:
@@ -98,11 +122,20 @@ class Home:
         if not self.exists():
             return []
         found = os.listdir(self.queues)
-        if self.driver == "jsonl":
+        if self.driver != "sqlite":
             # The description comes last, so a folder without one is a queue that somebody is making at this moment.
             return sorted(name for name in found if os.path.exists(os.path.join(self.queues, name, "pistributer.json")))
         names = [name.removesuffix(".db") for name in found if name.endswith(".db")]
         return sorted(names + ([DEFAULT_QUEUE] if os.path.exists(self.path) else []))
+
+    def _driver_found(self) -> str | None:
+        """The driver of the queues that are in the folder; None if there are none."""
+        if not self.exists():
+            return None
+        for name in sorted(os.listdir(self.queues)):
+            if (driver := driver_of(os.path.join(self.queues, name))) is not None:
+                return driver
+        return None
 
 
 def lane_name(queue: str, priority: int) -> str:

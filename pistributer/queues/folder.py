@@ -37,6 +37,16 @@ _RESERVE_BYTES = 8192
 _DESCRIPTION = "pistributer.json"
 
 
+def driver_of(path: str) -> str | None:
+    """The driver of the queue in the folder `path`, as its description says; None if there is none, or it is damaged."""
+    try:
+        with open(os.path.join(path, _DESCRIPTION), "rb") as file:
+            driver = orjson.loads(file.read())["driver"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return driver if isinstance(driver, str) else None
+
+
 class Folder:
     """Paths and description of one queue folder. Opening makes what is missing, under the folder's lock."""
 

@@ -127,7 +127,14 @@ def decode_txt(row: bytes) -> str:
 
 def encode_txt_or_object(value: Any) -> bytes:
     """A dict as the line of its JSON, a text as it is. Raises RowError."""
-    return encode_json(value) if isinstance(value, dict) else encode_txt(value)
+    if isinstance(value, dict):
+        return encode_json(value)
+    if isinstance(value, str):
+        return encode_txt(value)
+    raise errors.RowError(
+        f"a row of this txt queue must be str or dict, not {type(value).__name__}",
+        hint="put it into a dict, or use the jsonl driver",
+    )
 
 
 def decode_txt_or_object(row: bytes) -> str | dict[str, Any]:

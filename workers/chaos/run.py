@@ -60,8 +60,8 @@ class Storm:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.driver not in ("jsonl", "sqlite"):
-            raise ValueError(f"an app keeps its queues in jsonl or sqlite, not in {self.driver!r}")
+        if self.driver not in ("jsonl", "txt", "sqlite"):
+            raise ValueError(f"an app keeps its queues in jsonl, txt or sqlite, not in {self.driver!r}")
         if min(self.producers, self.workers) < 1 or self.seconds < 0 or self.every <= 0:
             raise ValueError("a chaos run needs a producer, a worker, and a pause between kills")
 
@@ -160,7 +160,7 @@ class _Run:
         self._on_progress = on_progress
         self._ledger = ledger_folder(folder)
         self._ledger.mkdir()
-        self._url = str(folder / "app") if storm.driver == "jsonl" else f"sqlite:{folder / 'app.db'}"
+        self._url = f"{storm.driver}:{folder / ('app.db' if storm.driver == 'sqlite' else 'app')}"
         (folder / "app.py").write_text(_APP.format(url=self._url, producers=storm.producers))
         self._chance = random.Random(storm.seed)
         self._kills: Counter[str] = Counter()
