@@ -30,8 +30,9 @@ from .retries import Backoff, RetryPolicy
 from .schedules import Misfire, Schedule, check_cron, find_zone
 from .stand_in import StandIn, redirected
 from .tasks import AsyncTask, Key, Task
-from .tickets.gate import Gate, Unique
+from .tickets.gate import Gate
 from .tickets.rates import RateLimit, read_rate
+from .tickets.wishes import Unique
 
 if TYPE_CHECKING:
     from pistributer.dicts.contract import PersiDict

@@ -29,7 +29,7 @@ from .terms import results_wanted
 if TYPE_CHECKING:
     from .app import App
     from .tasks import Task
-    from .tickets.gate import Answer
+    from .tickets.wishes import Answer
 
 A = TypeVar("A")
 B = TypeVar("B")

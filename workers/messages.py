@@ -27,7 +27,7 @@ from .terms import find_fault_of_options
 if TYPE_CHECKING:
     from .app import App
     from .jobs import Job
-    from .tickets.gate import Answer, Wish
+    from .tickets.wishes import Answer, Wish
 
 #: What a call returns; what it takes as its first argument.
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from pistributer import errors
 
 from .checks import at_least
-from .tickets.gate import Unique
+from .tickets.wishes import Unique
 
 if TYPE_CHECKING:
     from .jobs import Job

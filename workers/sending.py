@@ -11,8 +11,8 @@ from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import compose
 from .terms import AS_TASK, AsTask, chosen
-from .tickets.gate import Wish, ticket_key
 from .tickets.rates import RateLimit
+from .tickets.wishes import Wish, ticket_key
 
 
 def send_by_name(

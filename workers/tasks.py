@@ -17,8 +17,9 @@ from .messages import Call, Follower, compose
 from .options import Asks, Choice, Sender, check_unique, seconds_until
 from .retries import RetryPolicy
 from .terms import AS_TASK, AsTask, chosen
-from .tickets.gate import Answer, Unique, Wish, equality, put_each, ticket_key
+from .tickets.gate import put_each
 from .tickets.rates import RateLimit
+from .tickets.wishes import Answer, Unique, Wish, equality, ticket_key
 
 if TYPE_CHECKING:
     from .app import App

@@ -24,7 +24,8 @@ from ..home import split_lane
 from ..messages import Call
 from ..supervision.board import Desk
 from ..supervision.child import Child
-from ..tickets.gate import Answer, is_gated
+from ..tickets.gate import is_gated
+from ..tickets.wishes import Answer
 from .loop import leave
 from .turns import its_turn
 from .worker import load_checked

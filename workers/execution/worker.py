@@ -137,7 +137,7 @@ class TaskLoop(Loop):
             if self._take_turn(ready, item, message):
                 self._refuse_deadly(ready, item, run)
         elif (not ready.claimed or self._may_begin(ready, item, run)) and self._take_turn(ready, item, message):
-            self._run(ready.followed or ready if self._tickets.begun else ready, item, run)
+            self._run((ready.followed or ready) if self._tickets.begun else ready, item, run)
 
     def _take_turn(self, ready: Ready, item: Item, message: dict[str, Any]) -> bool:
         """Whether the job's ticket, if it has one, lets it begin; else the row has been dealt with."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -22,6 +22,7 @@ from ..retries import Cancel
 from . import store
 from .store import Parcel, Tickets
 from .sweep import Sweeper
+from .wishes import Answer, Wish, ticket_key
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,33 +33,10 @@ if TYPE_CHECKING:
     from ..result_dict import DictResults
     from ..results import ResultLog
 
-Unique = Literal["skip", "replace", "join"]
-
 #: Tickets that are admitted in one transaction, and put in one write.
 _BATCH = 500
 #: The `kind` of JobFailed for a job that never began because one that it follows from failed.
 MEMBER_FAILED = "MemberFailed"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a sender asks for, beside that its job is run."""
-
-    key: str | None = None
-    key_limit: int = 1
-    unique: Unique | None = None
-    #: What makes a job equal to another one.
-    equal: str | None = None
-    idempotency_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The job that the sender's job is: its own, or another one. `skipped`: that other one is why nothing was sent."""
-
-    job: str
-    queue: str
-    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,19 +374,3 @@ def _as_member(message: dict[str, Any], chord: list[Any]) -> dict[str, Any]:
     if "then" not in message:
         return {**message, "chord": chord}
     return {**message, "then": [*message["then"][:-1], {**message["then"][-1], "chord": chord}]}
-
-
-def ticket_key(task: str, key: str | None) -> str | None:
-    """A task's key as the tickets have it: different tasks never share one, unless their names hold newlines."""
-    return None if key is None else f"{task}\n{key}"
-
-
-def equality(task: str, arguments: dict[str, Any]) -> str:
-    """What two calls of a task with the same arguments have in common, as text."""
-    import hashlib
-
-    try:
-        text = orjson.dumps([task, arguments], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    except TypeError as error:
-        raise errors.RowTypeError(f"these arguments can not be compared: {error}") from error
-    return hashlib.sha256(text).hexdigest()

@@ -17,8 +17,8 @@ from pistributer import errors
 from pistributer.queues.rows import encode_json
 
 from . import store
-from .gate import ticket_key
 from .store import Parcel
+from .wishes import ticket_key
 
 if TYPE_CHECKING:
     import sqlite3
