@@ -57,9 +57,9 @@ def test_an_idle_worker_takes_what_waits_behind_a_long_job(app: App, app_file: P
 def test_rows_of_a_consumer_likewise(app: App, app_file: Path, tmp_path: Path) -> None:
     rows = app.queue("rows")
     with RunningApp(app_file, processes=1):
-        rows.put_many(range(300))
+        rows.put_many(map(str, range(300)))
         wait_for(lambda: len(notes(tmp_path, "taken")) == 300)
-        rows.put_many(["slow", *range(300, 400)])
+        rows.put_many(["slow", *map(str, range(300, 400))])
         wait_for(lambda: len(notes(tmp_path, "taken")) == 400)
         assert not [line for line in notes(tmp_path, "taken") if line.startswith("slow")]
         (tmp_path / "go").touch()
