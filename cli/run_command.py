@@ -66,7 +66,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     "--recycle-memory", callback=_size, metavar="SIZE", help="… or when it has this much memory, such as 500M."
 )
 @click.option("--preload", multiple=True, metavar="MODULE", help="Import this once for all workers; may be repeated.")
-@click.option("--reload", is_flag=True, help="For development: new workers when the code changes.")
+@click.option("--reload", is_flag=True, help="For development: begin anew when the code changes.")
 @click.option("--config", metavar="FILE", is_eager=True, expose_value=False, callback=settings.take,
               help="Take defaults from FILE, not from pistributer.toml.")  # fmt: skip
 def run(

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pistributer.workers.supervision.decisions import (
     AskDrained,
     Begin,
+    CodeChanged,
     Decisions,
     Drained,
     End,
@@ -193,6 +194,23 @@ TABLE: dict[str, tuple[dict[str, int | bool], Sequence[Event], list[Instruction]
     ),
     "a stop during a reload is a stop": (
         {"workers": 1}, [*running(W0), ReloadRequested(1.0), StopRequested("SIGTERM", 1.1), Exited(W0, STOPPED, 1.2)],
+        [End(0, "stopped")],
+    ),
+    "a change of the code stops all, producers too": (
+        {"producers": 1, "workers": 1}, [*WITH_PRODUCER, CodeChanged(1.0)], [Terminate(W0), Terminate(P0)],
+    ),
+    "a run whose code has changed ends to begin anew": (
+        {"workers": 1}, [*running(W0), CodeChanged(1.0), Exited(W0, STOPPED, 1.1)], [End(0, "changed")],
+    ),
+    "a stop meanwhile ends it for good, and lets work finish": (
+        {"workers": 1}, [*running(W0), CodeChanged(1.0), StopRequested("SIGINT", 1.1), Exited(W0, STOPPED, 1.2)],
+        [End(0, "stopped")],
+    ),
+    "only the stop after that kills": (
+        {}, [*UP, CodeChanged(1.0), *[StopRequested("SIGINT", 1.1)] * 2], [Kill(W0), Kill(W1)],
+    ),
+    "a change of the code during a stop changes nothing": (
+        {"workers": 1}, [*running(W0), StopRequested("SIGTERM", 1.0), CodeChanged(1.1), Exited(W0, STOPPED, 1.2)],
         [End(0, "stopped")],
     ),
     "a restart of one role asks its children to leave": (
@@ -411,6 +429,10 @@ class Rim(RuleBasedStateMachine):
     @rule()
     def a_reload(self) -> None:
         self.feed(ReloadRequested(self.now))
+
+    @rule()
+    def a_change_of_the_code(self) -> None:
+        self.feed(CodeChanged(self.now))
 
     @rule(role=st.sampled_from(["worker", "producer", None]))
     def a_restart(self, role: str | None) -> None:

@@ -139,12 +139,11 @@ def test_what_can_not_be_preloaded_is_refused_at_once(tmp_path: Path) -> None:
 # -- reloading
 
 
-def test_a_change_of_the_code_brings_new_workers_and_a_broken_one_does_not(tmp_path: Path) -> None:
+def test_a_change_of_the_code_begins_anew_and_a_broken_one_is_waited_out(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_app.py").write_text("ANSWER = 1\n")
     path = write_app(tmp_path, "import neighbour_of_app\n\n@app.task\ndef ask():\n    return neighbour_of_app.ANSWER\n")
     app = load_app(str(path))
-    events = tmp_path / "events"
-    with RunningApp(path, processes=1, reload=True, note_events=str(events)) as running:
+    with RunningApp(path, processes=1, reload=True, note_events=str(tmp_path / "events")) as running:
         assert app.tasks["ask"].send().result(DEADLINE) == 1
         change(tmp_path / "neighbour_of_app.py", "ANSWER = = 2\n")
         wait_for(lambda: notes(tmp_path, "events") == ["code"])
@@ -152,12 +151,146 @@ def test_a_change_of_the_code_brings_new_workers_and_a_broken_one_does_not(tmp_p
         change(tmp_path / "neighbour_of_app.py", "ANSWER = 3\n")
         wait_for(lambda: "reloading" in notes(tmp_path, "events"))
         wait_for(lambda: app.tasks["ask"].send().result(DEADLINE) == 3)
-        # Another queue needs other processes, which a reload does not make.
-        change(path, path.read_text() + "\n@app.task(queue='other')\ndef more():\n    pass\n")
+        # What is imported for the first time is watched too, even if that fails.
+        (tmp_path / "below_app").mkdir()
+        (tmp_path / "below_app" / "__init__.py").touch()
+        (tmp_path / "below_app" / "late.py").write_text("ANSWER = = 4")
+        change(tmp_path / "neighbour_of_app.py", "from below_app.late import ANSWER\n")
         wait_for(lambda: notes(tmp_path, "events").count("code") == 2)
+        change(tmp_path / "below_app" / "late.py", "ANSWER = 4\n")
+        wait_for(lambda: app.tasks["ask"].send().result(DEADLINE) == 4)
         running.signal(signal.SIGTERM)
-        outcome, _ = running.outcome()
+        outcome, said = running.outcome()
     assert (outcome["reason"], outcome["restarts"]) == ("stopped", 0)
+    assert said == ["code", "reloading", "code", "reloading", "stopping"]
+    app.close()
+
+
+MORE = """
+@app.task(queue="other")
+def more(n):
+    note("more", n)
+
+@app.producer
+def bring():
+    for n in range(3):
+        yield more.call(n)
+
+@app.consumer("rows")
+def take(row):
+    note("rows", row)
+
+@app.task(queue="other")
+def tick():
+    note("ticks")
+
+app.schedule(tick, every=0.1)
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_what_the_code_has_more_of_gets_its_processes(tmp_path: Path, start_method: str) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task
+        def slow():
+            note("begun")
+            time.sleep(2.0)
+            note("ended")
+        """,
+    )
+    app = load_app(str(path))
+    app.tasks["slow"].send()
+    options = {"processes": 1, "reload": True, "start_method": start_method, "note_events": str(tmp_path / "events")}
+    with RunningApp(path, **options) as running:
+        wait_for(lambda: notes(tmp_path, "begun"))
+        change(path, path.read_text() + MORE)
+        app.queue("rows").put({"n": 1})
+        wait_for(lambda: sorted(notes(tmp_path, "more")) == ["0", "1", "2"])
+        wait_for(lambda: notes(tmp_path, "rows") and notes(tmp_path, "ticks"))
+        # What ran had the time that a first TERM gives it.
+        assert (notes(tmp_path, "begun"), notes(tmp_path, "ended")) == ([""], [""])
+        roles = {"worker default", "worker other", "consumer take", "producer bring", "scheduler"}
+        (answer,) = control.status(app.url)
+        assert answer.fields["roles"].keys() == roles
+        # … and what it has no more is gone.
+        change(path, path.read_text().replace(MORE, ""))
+        wait_for(lambda: notes(tmp_path, "events").count("reloading") == 2)
+        wait_for(lambda: [found.fields["roles"].keys() for found in statuses(app.url)] == [{"worker default"}])
+        running.signal(signal.SIGINT)
+        assert running.outcome()[0]["reason"] == "stopped"
+    app.close()
+
+
+def statuses(url: str) -> list[control.Answer]:
+    """Of nobody between two runs."""
+    try:
+        return control.status(url)
+    except errors.NoSupervisor:
+        return []
+
+
+BOOM = """
+from pistributer import errors
+
+class Boom(Hook):
+    def on_start(self, role):
+        raise errors.BootError("no database")
+
+app.add_hook(Boom())
+"""
+
+
+def test_changed_code_that_loads_and_does_not_run_is_waited_out(tmp_path: Path) -> None:
+    good = "\n@app.task\ndef ask():\n    return 1\n"
+    path = write_app(tmp_path, good)
+    app = load_app(str(path))
+    with RunningApp(path, processes=1, reload=True, note_events=str(tmp_path / "events")) as running:
+        assert app.tasks["ask"].send().result(DEADLINE) == 1
+        text = path.read_text()
+        for broken in (
+            "",  # nothing to run
+            good + BOOM,
+        ):
+            told = notes(tmp_path, "events").count("code")
+            change(path, text.replace(good, broken))
+            wait_for(lambda told=told: notes(tmp_path, "events").count("code") > told)
+            assert not read_status(app.url).running
+            assert running.process.poll() is None
+        change(path, text.replace("return 1", "return 2"))
+        assert app.tasks["ask"].send().result(DEADLINE) == 2
+        change(path, text.replace(good, ""))
+        wait_for(lambda: notes(tmp_path, "events")[-1] == "code")
+        # Nothing runs, so there is nothing to finish.
+        running.signal(signal.SIGINT)
+        assert running.outcome()[0]["reason"] == "stopped"
+    app.close()
+
+
+def test_a_stop_while_what_runs_ends_for_a_change_is_a_stop(tmp_path: Path) -> None:
+    path = write_app(
+        tmp_path,
+        """
+        @app.task
+        def hold():
+            note("begun")
+            while not (HERE / "go").exists():
+                time.sleep(0.02)
+            note("ended")
+        """,
+    )
+    app = load_app(str(path))
+    app.tasks["hold"].send()
+    with RunningApp(path, processes=1, reload=True, note_events=str(tmp_path / "events")) as running:
+        wait_for(lambda: notes(tmp_path, "begun"))
+        change(path, path.read_text() + "\n")
+        wait_for(lambda: notes(tmp_path, "events") == ["reloading"])
+        running.signal(signal.SIGTERM)
+        wait_for(lambda: notes(tmp_path, "events") == ["reloading", "stopping"])
+        (tmp_path / "go").touch()
+        assert running.outcome()[0]["reason"] == "stopped"
+    assert notes(tmp_path, "ended") == [""]
     app.close()
 
 

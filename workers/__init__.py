@@ -12,7 +12,7 @@ Here are the things that users have words for:
     history, segment_log           what happened to each job, and the logs that it and results are kept in
     home, loading                  where an app's things lie, and where its code is
     pools, plan, run               which processes take from where, what a run is made of, and running it
-    control, reloading             controlling a run from elsewhere; new processes when the code changes
+    control, reloading             controlling a run from elsewhere; beginning anew when the code changes
     stand_in, checks               the seam for tests; checks of options
 
 and these are the rooms behind them:

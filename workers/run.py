@@ -22,7 +22,7 @@ from .loading import load_app, source_of
 from .messages import find_fault, jobs_of
 from .plan import parts_of, plan_pools
 from .pools import Pool
-from .reloading import Reloader
+from .reloading import Code, run_anew
 from .supervision.board import Slot
 from .supervision.control_server import ControlServer
 from .supervision.crew import Crew
@@ -58,7 +58,6 @@ class Options:
     only_pools: bool
     until_empty: bool
     recycle: Recycle
-    reload: bool
 
 
 def run(
@@ -94,7 +93,7 @@ def run(
     recycle_jobs, recycle_memory
                  replace a consumer, or a worker of a pool that does not say, after so many rows or jobs, or when it has
                  so many bytes of resident memory
-    reload       for development: new processes when the app's code changes
+    reload       for development: begin anew when the app's code changes; what runs has `grace` seconds
     on_event     called with what happens to processes; else it is logged to "pistributer.supervisor"
     on_progress  called up to five times a second
 
@@ -109,21 +108,34 @@ def run(
     least, most = processes if isinstance(processes, tuple) else (processes, None)
     if most is not None and not 1 <= (least or 0) <= most:
         raise ValueError(f"processes are at least 1 and at most the second number, not {processes!r}")
-    chosen = plan_pools(
-        loaded, pools, processes=least, most=most, threads=threads, concurrency=concurrency,
-        recycle_jobs=recycle_jobs, recycle_memory=recycle_memory,
-    )  # fmt: skip
-    options = Options(chosen, pools is not None, until_empty, Recycle(recycle_jobs, recycle_memory), reload)
-    return _Run(loaded, source, options, on_event).supervise(start_method, preload, grace, on_progress)
+    given = None if pools is None else list(pools)
+
+    def start(app: App, code: Code | None = None) -> Outcome:
+        chosen = plan_pools(
+            app, given, processes=least, most=most, threads=threads, concurrency=concurrency,
+            recycle_jobs=recycle_jobs, recycle_memory=recycle_memory,
+        )  # fmt: skip
+        options = Options(chosen, given is not None, until_empty, Recycle(recycle_jobs, recycle_memory))
+        return _Run(app, source, options, on_event, code).supervise(start_method, preload, grace, on_progress)
+
+    return run_anew(loaded, source, start, on_event or log_event) if reload else start(loaded)
 
 
 class _Run:
-    def __init__(self, app: App, source: str, options: Options, on_event: Callable[[Say], object] | None) -> None:
+    def __init__(
+        self,
+        app: App,
+        source: str,
+        options: Options,
+        on_event: Callable[[Say], object] | None,
+        code: Code | None,
+    ) -> None:
         self.app = app
         self.home = app.home
         self._source = source
         self._options = options
         self._on_event = on_event or log_event
+        self._code = code
         #: Children that are about to die of their time limit, and what to say of it.
         self._overdue: dict[Key, str] = {}
         #: Whether a job runs that has a hard time limit, its task's or its sender's.
@@ -206,10 +218,8 @@ class _Run:
         yield lambda: self._interrupt(supervisor)
         if self.crew.autoscales:
             yield self._follow_load
-        if self._options.reload:
-            reloader = Reloader(self.app, self._source, supervisor.reload, lambda text: self._say("code", text))
-            ends.callback(reloader.close)
-            yield reloader.look
+        if (code := self._code) is not None:
+            yield lambda: supervisor.begin_anew() if code.look() else None
         if server := self._open_control(supervisor):
             ends.callback(server.close)
             yield server.look
@@ -293,7 +303,8 @@ class _Run:
     def _notify(self, supervisor: Supervisor) -> None:
         totals = self._gauge.board.totals()
         self._notifier.look(
-            ready=supervisor.settled, stopping=supervisor.stopping, reloading=supervisor.reloading,
+            ready=supervisor.settled, stopping=supervisor.stopping and not supervisor.reloading,
+            reloading=supervisor.reloading,
             status=f"{len(supervisor.pids())} processes, {totals.done} done, {totals.failed} failed",
         )  # fmt: skip
 

@@ -20,6 +20,8 @@ The rules:
 * A child whose work has reached its hard time limit is killed, and then treated like any that was.
 * The first stop request lets children finish, and kills them after `grace` seconds; the second, or one that is to be
   carried out at once, kills them now.
+* A change of the code stops the run as a first stop request does, so that it can begin anew; a stop request meanwhile is
+  the first.
 * A role may get more children or fewer while it runs. Those that are too many finish what they run, however long it
   takes, and are forgotten; if they are wanted again before that, they come back.
 * A child that left to be recycled comes back at once, and nothing is held against it.
@@ -35,6 +37,7 @@ from dataclasses import dataclass
 from .events import (
     AskDrained,
     Begin,
+    CodeChanged,
     Drained,
     End,
     Event,
@@ -59,9 +62,9 @@ from .events import (
 from .roles import BOOT_EXIT, Cause, Key, Role
 
 __all__ = [
-    "AskDrained", "Begin", "Counts", "Decisions", "Drained", "End", "Event", "Exited", "Instruction", "Kill", "Overdue",
-    "Policy", "Ready", "Reason", "ReloadRequested", "Restart", "Say", "Scale", "Spawn", "Spawned", "State", "StopRequested",
-    "Terminate", "Tick",
+    "AskDrained", "Begin", "CodeChanged", "Counts", "Decisions", "Drained", "End", "Event", "Exited", "Instruction", "Kill",
+    "Overdue", "Policy", "Ready", "Reason", "ReloadRequested", "Restart", "Say", "Scale", "Spawn", "Spawned", "State",
+    "StopRequested", "Terminate", "Tick",
 ]  # fmt: skip
 
 _ALIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
@@ -152,6 +155,8 @@ class Decisions:
                 return [Say("time_limit", f"{_name(key)} {text}", key), Kill(key)] if self._is_born(key) else []
             case StopRequested(by, now, at_once):
                 return self._stop_requested(by, now, at_once)
+            case CodeChanged(now):
+                return self._code_changed(now)
             case ReloadRequested(now):
                 return self._renew(None, "SIGHUP: every worker", now)
             case Restart(role, now):
@@ -190,6 +195,11 @@ class Decisions:
     @property
     def stopping(self) -> bool:
         return self._stop is not None
+
+    @property
+    def changing(self) -> bool:
+        """It stops to begin anew."""
+        return self._stop is not None and self._stop.reason == "changed"
 
     @property
     def over(self) -> bool:
@@ -317,13 +327,19 @@ class Decisions:
     # -- stopping and reloading
 
     def _stop_requested(self, by: str, now: float, at_once: bool) -> list[Instruction]:
-        if self._stop is None and not at_once:
+        if (self._stop is None or self.changing) and not at_once:
             text = f"{by}: finishing what runs in {self._alive} processes; again: stop now and give it back"
             return [Say("stopping", text), *self._begin_stop(_Stop(0, "stopped"), now)]
         if self._stop is None:
             stop = _Stop(130, "killed")
             return [*self._begin_stop(stop, now), *self._kill_all(stop, by)]
         return [] if self._stop.killing else self._kill_all(self._stop, by)
+
+    def _code_changed(self, now: float) -> list[Instruction]:
+        if self._stop is not None:
+            return []
+        said = Say("reloading", "the code has changed: what runs finishes, and the run begins anew")
+        return [said, *self._begin_stop(_Stop(0, "changed"), now)]
 
     def _kill_all(self, stop: _Stop, by: str) -> list[Instruction]:
         stop.killing = True

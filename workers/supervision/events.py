@@ -8,7 +8,7 @@ from typing import Literal
 
 from .roles import Cause, Key
 
-Reason = Literal["finished", "drained", "stopped", "killed", "failed", "boot"]
+Reason = Literal["finished", "drained", "stopped", "killed", "changed", "failed", "boot"]
 
 
 class State(enum.Enum):
@@ -73,6 +73,13 @@ class ReloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """The run is to end in good order, as at a first stop request, and to begin anew with other code."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """Somebody wants new processes for one role; None: for all that do not end by themselves."""
 
@@ -101,7 +108,20 @@ class Tick:
     now: float
 
 
-Event = Begin | Spawned | Ready | Exited | Overdue | StopRequested | ReloadRequested | Restart | Scale | Drained | Tick
+Event = (
+    Begin
+    | Spawned
+    | Ready
+    | Exited
+    | Overdue
+    | StopRequested
+    | ReloadRequested
+    | CodeChanged
+    | Restart
+    | Scale
+    | Drained
+    | Tick
+)
 
 
 # -- instructions

@@ -169,6 +169,10 @@ class Supervisor:
         """As HUP does: every worker finishes what it runs, and a new process takes its place."""
         self._feed(decisions.ReloadRequested(time.monotonic()))
 
+    def begin_anew(self) -> None:
+        """Stop in good order, because the code has changed; the outcome's reason is "changed" if nobody stops it meanwhile."""
+        self._feed(decisions.CodeChanged(time.monotonic()))
+
     def restart(self, role: str) -> None:
         """The same for the children of one role. KeyError if there is no such role."""
         self._feed(decisions.Restart(self._roles[role].name, time.monotonic()))
@@ -189,7 +193,7 @@ class Supervisor:
 
     def stop(self, *, now: bool = False) -> None:
         """Let children finish, or kill them `now`. From the thread that takes the steps; twice is as once."""
-        for wanted in (not self.stopping, now):
+        for wanted in (not self.stopping or self._decisions.changing, now):
             if wanted:
                 self._feed(decisions.StopRequested("stop", time.monotonic()))
 
@@ -201,7 +205,7 @@ class Supervisor:
     @property
     def reloading(self) -> bool:
         """Whether some child is about to be replaced."""
-        return not self.stopping and State.STOPPING in self.states().values()
+        return self._decisions.changing or (not self.stopping and State.STOPPING in self.states().values())
 
     @property
     def stopping(self) -> bool:
