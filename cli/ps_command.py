@@ -22,7 +22,7 @@ NUMBERS = ("pid", "up", "done", "failed", "retried", "put", "cpu", "memory", "fo
 @click.argument("app")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def ps(app: str, as_json: bool) -> None:
-    """List every process of an app: its role, what it runs and for how long, what it has done, what it uses.
+    """List every process of an app: its role, what it runs, for how long and how far, what it has done, what it uses.
 
     APP is the app's folder, or sqlite:FILE. The app's code is not imported. CPU is the share of one processor since the
     process started, memory what is resident, shared pages included.
@@ -61,6 +61,7 @@ def cells(process: ProcessStatus) -> dict[str, str]:
         **{name: f"{counts[name]:,}" if counts[name] else "" for name in ("put", "failed", "retried")},
         "job": f"{process.task} {process.job}{_others(process)}".strip() if process.since else "",
         "for": terminal.human_time(max(0.0, now - process.since)) if process.since else "",
+        "progress": terminal.progress_cell(process.progress),
     }
 
 

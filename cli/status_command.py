@@ -120,13 +120,8 @@ def _worker_cells(worker: WorkerStatus, several: bool) -> dict[str, str]:
         "up": terminal.human_time(max(0.0, now - worker.started)) if worker.alive else "",
         "job": f"{worker.task} {worker.job}".strip() + others if busy else "",
         "for": terminal.human_time(max(0.0, now - worker.since)) if busy and worker.since else "",
-        "progress": _progress(worker),
+        "progress": terminal.progress_cell(worker.running[0].progress if worker.running else None),
     }
-
-
-def _progress(worker: WorkerStatus) -> str:
-    said = worker.running[0].progress if worker.running else None
-    return terminal.clip(terminal.progress_text(said), 40) if said is not None else ""
 
 
 def _unless_zero(count: int) -> str:

@@ -86,6 +86,11 @@ def progress_text(progress: JobProgress) -> str:
     return f"{progress.done:g}  {progress.text}".rstrip()
 
 
+def progress_cell(progress: JobProgress | None) -> str:
+    """The same for a table, where it is short."""
+    return clip(progress_text(progress), 40) if progress is not None else ""
+
+
 # -- data
 
 

@@ -220,9 +220,11 @@ class _Top:
         jobs = {it.job: it for it in process.running}
         found = (row for _, _, rows in find_rows(self._app, None, wanted(tuple(jobs)), "claimed") for row in rows)
         for row in found if jobs else ():
-            since = jobs[row.job or row.id].since
+            job = jobs[row.job or row.id]
             lines += [f"{name:<9} {value}" for name, value in details(row).items()]
-            lines += [f"{'for':<9} {terminal.human_time(max(0.0, time.time() - since))}", ""]
+            lines += [f"{'for':<9} {terminal.human_time(max(0.0, time.time() - job.since))}"]
+            lines += [f"{'progress':<9} {terminal.progress_text(job.progress)}"] if job.progress is not None else []
+            lines += [""]
         if not lines[2:]:  # a batch of rows, or a job that has just ended
             lines += [f"{it.task} {it.job}" for it in process.running] or ["it runs nothing at this moment"]
         return [*lines, "", "any key goes back"]

@@ -29,9 +29,12 @@ from pistributer.workers.loading import load_app
 from tests.worker_tools import DEADLINE, environment, wait_for, write_app
 
 TASKS = """
+from pistributer import progress
+
 @app.task
 def wait(name):
     note("begun", name)
+    progress(3, 12, f"page 3 of {name}")
     while not (HERE / f"stop {name}").exists():
         time.sleep(0.01)
     return name
@@ -61,7 +64,7 @@ def busy(running: Pool) -> Iterator[Any]:
     name = f"job {time.monotonic_ns()}"
     job = running.app.tasks["wait"].send(name)
     folder: Path = running.folder  # type: ignore[attr-defined]
-    wait_for(lambda: job.status() == "running")
+    wait_for(lambda: job.progress() is not None)
     yield job
     (folder / f"stop {name}").touch()
     wait_for(job.done)
@@ -77,11 +80,14 @@ def test_ps_lists_every_process_with_what_it_runs_and_uses(running: Pool, busy: 
     assert all(it["memory"] > 1_000_000 and it["cpu"] >= 0 for it in processes)
     (worker,) = [it for it in processes if it["job"]]
     assert (worker["job"], worker["task"], worker["state"]) == (busy.id, "wait", "busy")
+    assert (worker["progress"]["done"], worker["progress"]["total"]) == (3, 12)
+    assert worker["progress"] == worker["running"][0]["progress"]
+    assert {it["progress"] for it in processes if it is not worker} == {None}
     assert {it["state"] for it in processes[1:] if it is not worker} == {"idle"}
     table = invoke("ps", running.app.url).stdout.splitlines()
     assert table[0].split()[:6] == ["process", "pid", "state", "up", "cpu", "memory"]
     assert len(table) == 5
-    assert any(f"wait {busy.id}" in line for line in table)
+    assert any(f"wait {busy.id}" in line and "3/12 25%  page 3 of job" in line for line in table)
 
 
 def test_ps_of_an_app_that_does_not_run(tmp_path: Path) -> None:
@@ -195,7 +201,9 @@ class Terminal:
 
 def test_top_shows_the_app_and_the_keys_and_q_leaves(running: Pool, busy: Any) -> None:
     with Terminal(running.app.url) as terminal:
-        terminal.sees("supervisor", "queue", "default", "worker default[0]", "consumer take[0]", busy.id, "q quit")
+        terminal.sees(
+            "supervisor", "queue", "default", "worker default[0]", "consumer take[0]", busy.id, "3/12 25%", "q quit"
+        )
         assert terminal.screen.display[-1].startswith("q quit  j/k move  enter details  x cancel job")
         terminal.press("q")
         assert terminal.ends() == exits.OK
@@ -222,7 +230,7 @@ def test_moving_details_filter_and_help(running: Pool, busy: Any) -> None:
         terminal.sees("q quit")
         terminal.sees_not("consumer take")
         terminal.press("\r")
-        terminal.sees("pid", "task      wait", "state     claimed", "any key goes back")
+        terminal.sees("pid", "task      wait", "state     claimed", "progress  3/12 25%  page 3", "any key goes back")
         terminal.press("q")  # goes back, and does not quit
         terminal.sees("q quit")
         terminal.press("/\x1b")

@@ -34,8 +34,9 @@ def current_run() -> Run | None:
 def progress(done: float, total: float | None = None, text: str = "") -> None:
     """Say how far the current job is: `done` of `total` (None: nobody knows), and what it is at.
 
-    `Job.progress()` and `pistributer status` show it, from any process, at once and after the job ended. It costs about
-    a microsecond, so call it as often as you like. Outside of a worker it does nothing, so a task can be called anywhere.
+    `Job.progress()` shows it from any process, at once and after the job ended; `pistributer status`, `ps` and `top` while it
+    runs. It costs about a microsecond, so call it as often as you like. Outside of a worker it does nothing, so a task can
+    be called anywhere.
     Of `text`, the first 200 bytes or so are shown.
     """
     run = CURRENT.get()

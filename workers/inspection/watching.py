@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from ..supervision.pages import JobProgress
 from .status import AppStatus, RunningJob, SupervisorStatus, WorkerStatus, read_status
 
 
@@ -26,6 +27,8 @@ class ProcessStatus:
     job: str | None
     task: str | None
     since: float | None
+    #: How far that job says that it is; None if it says nothing.
+    progress: JobProgress | None
     #: All that it runs now, the longest first.
     running: list[RunningJob]
     done: int
@@ -69,15 +72,16 @@ class Watcher:
         memory, cpu = self._usage(it.pid, used)
         state = "gone" if memory is None else "busy"
         return ProcessStatus(
-            "supervisor", 0, it.pid, state, it.started, None, None, None, [], 0, 0, 0, 0, memory, it.pid, cpu
+            "supervisor", 0, it.pid, state, it.started, None, None, None, None, [], 0, 0, 0, 0, memory, it.pid, cpu
         )
 
     def _worker(self, it: WorkerStatus, used: dict[int, _Usage]) -> ProcessStatus:
         memory, cpu = self._usage(it.pid, used) if it.alive else (None, None)
         state = "gone" if not it.alive else "busy" if it.since else "idle"
+        progress = it.running[0].progress if it.running else None
         return ProcessStatus(
-            it.role, it.index, it.pid, state, it.started, it.job, it.task, it.since, it.running, it.done, it.failed,
-            it.retried, it.put, memory, it.supervisor, cpu,
+            it.role, it.index, it.pid, state, it.started, it.job, it.task, it.since, progress, it.running, it.done,
+            it.failed, it.retried, it.put, memory, it.supervisor, cpu,
         )  # fmt: skip
 
     def _usage(self, pid: int, used: dict[int, _Usage]) -> tuple[int | None, float | None]:
