@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pistributer import App, Pool
+from pistributer import App, Pool, errors
 from pistributer.workers.execution.lanes import Lanes
 from tests.processes import Child, wait_for
 from tests.worker_tools import APP_DRIVERS, app_url
@@ -41,6 +41,16 @@ def test_strict_order_and_levels(app: App) -> None:
         app.queue(name).put(name)
     lanes = Lanes(app, Pool("p", ["high", "low"]))
     assert [claim_one(lanes) for _ in range(6)] == ["high@7", "high@2", "high", "low@9", "low", None]
+
+
+def test_a_full_level_does_not_hold_up_an_urgent_one(url: str) -> None:
+    app = App(url, max_rows=2)
+    app.queue("low").put_many(["first", "second"])
+    with pytest.raises(errors.QueueFull):
+        app.queue("low").put("third", block=False)
+    app.queue("low@5").put("urgent", block=False)
+    assert [claim_one(Lanes(app, Pool("p", ["low"]))) for _ in range(2)] == ["urgent", "first"]
+    app.close()
 
 
 def test_weights(app: App) -> None:

@@ -91,7 +91,7 @@ class App:
     DriverMismatch on first use. Processes that define the same app with the same folder talk to each other; no server runs.
 
     sync, max_rows, max_bytes, max_row_bytes, retention
-                   as in `open_queue`, for each of the app's queues
+                   as in `open_queue`, for each of the app's queues; limits for each level of priority in it
     results_age    how long results are kept, in seconds; a day
     results_bytes  how much room they may take; 256 MiB
     idempotency_age
