@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +14,12 @@ from typing import Any
 import pytest
 
 from pistributer import App, JobFailed
+from pistributer.workers.inspection.status import read_status
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
-from tests.worker_tools import is_gone, notes, write_app
+from pistributer.workers.supervision import runs
+from pistributer.workers.supervision.board import Board, create
+from tests.worker_tools import DEADLINE, RunningApp, is_gone, notes, wait_for, write_app
 
 TASKS = """
 import asyncio, re
@@ -95,6 +103,80 @@ def test_a_hard_limit_kills_the_process_and_the_dead_letter_says_why(app_file: P
     with pytest.raises(JobFailed, match="hard time limit"):
         job.result(1)
     app.close()
+
+
+ORPHANS = """
+import re
+
+@app.task(hard_time_limit=2.0)
+def hang():
+    note("hang", os.getpid())
+    if len((HERE / "hang").read_text().split()) == 1:
+        re.fullmatch("(a+)+b", "a" * 64)  # for ages, in C, and holds the interpreter's lock
+    return "in the end"
+
+@app.task(crash_retries=0)
+def wait(n):
+    note("waiting")
+    while not (HERE / "go").exists():
+        time.sleep(0.01)
+    return n
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "when"),
+    [(1, "comes later"), (2, "comes later"), (1, "is there")],
+    ids=["alone", "with a neighbour", "beside"],
+)
+def test_a_job_that_hangs_in_c_is_ended_though_its_supervisor_was_killed(
+    tmp_path: Path, threads: int, when: str
+) -> None:
+    path = write_app(tmp_path, ORPHANS)
+    app = load_app(str(path))
+    neighbour = app.tasks["wait"].send(1) if threads == 2 else None
+    with RunningApp(path, processes=1, threads=threads) as first, contextlib.ExitStack() as stack:
+        if neighbour is not None:
+            wait_for(lambda: notes(tmp_path, "waiting"))
+        job = app.tasks["hang"].send()
+        wait_for(lambda: notes(tmp_path, "hang"))
+        if when == "is there":
+            second = stack.enter_context(RunningApp(path, processes=1, threads=threads))
+            wait_for(lambda: len(read_status(app.url).supervisors) == 2)
+        first.signal(signal.SIGKILL)
+        first.process.wait()
+        (orphan,) = map(int, notes(tmp_path, "hang"))
+        if when != "is there":
+            second = stack.enter_context(RunningApp(path, processes=1, threads=threads))
+        assert job.result(DEADLINE) == "in the end"
+        assert is_gone(orphan)
+        died, ended = job.attempts()
+        assert (died.what, died.pid, ended.what) == ("died", orphan, "done")
+        assert "was killed because hang reached its hard time limit" in died.text
+        assert died.death is not None
+        assert "fullmatch" in died.death.stack
+        if neighbour is not None:  # it is not to blame
+            wait_for(lambda: len(notes(tmp_path, "waiting")) == 2)
+            (tmp_path / "go").touch()
+            assert neighbour.result(DEADLINE) == 1
+        second.signal(signal.SIGTERM)
+        outcome, said = second.outcome()
+    assert (outcome["reason"], outcome["deaths"], said.count("time_limit")) == ("stopped", 0, 1)
+    app.close()
+
+
+def test_only_a_process_that_has_the_board_is_taken_for_an_orphan(tmp_path: Path) -> None:
+    """In another container, its number may be another process's."""
+    folder = tmp_path / "4711-abcdef"
+    folder.mkdir()
+    create(str(folder / "board"), 1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert not runs.is_at(str(folder), other.pid, time.time())
+        other.kill()
+    board = Board(str(folder / "board"))
+    assert runs.is_at(str(folder), os.getpid(), time.time())
+    assert not runs.is_at(str(folder), os.getpid(), 1.0)
+    board.close()
 
 
 @pytest.mark.parametrize("option", ["soft_time_limit", "hard_time_limit"])

@@ -16,6 +16,7 @@ from . import cancelling
 from .app import App
 from .execution.deaths import Deaths
 from .execution.excused import excused, suspects
+from .execution.orphans import Orphans
 from .inspection import status
 from .inspection.gauge import Gauge, Progress
 from .loading import load_app, source_of
@@ -170,6 +171,7 @@ class _Run:
             self._tidy()
             self._deaths = Deaths(self._premises.board, self.app.open_history_log())
             stack.callback(self._deaths.close)
+            self._orphans = Orphans(self.home.run, self._deaths, self._excused, self._ask_where)
             self._gauge = Gauge(self.home.run, self._premises.folder, self._watched, self.app.gate.held)
             stack.callback(self._gauge.close)
             supervisor = Supervisor(
@@ -238,7 +240,7 @@ class _Run:
             self._say("state", f"what operators asked for can not be read, so nothing changes: {error}")
 
     def _sweep(self) -> None:
-        """Once a second, put what was admitted by those who died since; see tickets/store.py."""
+        """Once a second, put what was admitted by those who died since (tickets/store.py), and end whom they left behind."""
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + _SWEEP
@@ -246,6 +248,11 @@ class _Run:
             self.app.gate.sweep()
         except errors.PistributerError as error:  # a full disk, say: the next sweep tries again
             _log.warning("jobs that wait could not be sent on: %s", error)
+        try:
+            for text in self._orphans.look():
+                self._say("time_limit", text)
+        except errors.PistributerError as error:
+            _log.warning("workers of a dead supervisor could not be ended: %s", error)
 
     def _end_overdue(self, supervisor: Supervisor) -> None:
         """Have children killed whose task has reached its hard time limit."""
@@ -264,12 +271,14 @@ class _Run:
                         self._excused.add(*neighbours)
                     supervisor.end_overdue(key, self._overdue[key])
 
-    def _ask_where(self, slot: Slot) -> None:
-        """Have a process that is about to be killed write down where it is."""
-        if STACK is not None and (slot.pid, slot.since) not in self._asked:
-            self._asked.add((slot.pid, slot.since))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(slot.pid, STACK)
+    def _ask_where(self, slot: Slot) -> bool:
+        """Have a process that is about to be killed write down where it is, once. Whether it was asked now."""
+        if STACK is None or (slot.pid, slot.since) in self._asked:
+            return False
+        self._asked.add((slot.pid, slot.since))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(slot.pid, STACK)
+        return True
 
     def _running_slots(self, supervisor: Supervisor) -> Iterator[Slot]:
         """Those of children that live."""

@@ -68,36 +68,25 @@ class Deaths:
         killed = cause.kind == "signal" and cause.code == _SIGKILL and killed_for is None
         return replace(
             cause, peak_rss=max(seen) or None, oom=self._oom.verdict(pid) if killed else "no",
-            text=killed_for or cause.text, log=self._log_of(number, _since(slots, pid)),
+            text=killed_for or cause.text, log=_log_of(self._board, number, _since(slots, pid)),
         )  # fmt: skip
 
-    def _log_of(self, number: int, moment: float) -> str:
-        with self._page(number) as page:
-            return "" if page is None else logged_since(page, moment)
+    def note(
+        self, number: int, worker: str, slot: Slot, cause: Cause, rows_of: str | None = None, board: str | None = None
+    ) -> None:
+        """Add to the history of the job that child `number` was running, if it ran one, or of a row of the queue `rows_of`.
 
-    @contextlib.contextmanager
-    def _page(self, number: int) -> Iterator[Page | None]:
-        """The child's page; None if it died before it made one, or makes none."""
-        try:
-            page = Page(page_path(self._board, number))
-        except errors.StorageError:
-            yield None
-            return
-        try:
-            yield page
-        finally:
-            page.close()
-
-    def note(self, number: int, worker: str, slot: Slot, cause: Cause, rows_of: str | None = None) -> None:
-        """Add to the history of the job that child `number` was running, if it ran one, or of a row of the queue `rows_of`."""
+        `board` is that of another supervisor, if it was his child.
+        """
         if not slot.since:
             return
-        with self._page(number) as page:
+        board = board or self._board
+        with _page(board, number) as page:
             progress = None if page is None else page.progress().get(slot.job)
         death = Death(
             worker, signal_name(cause.code) if cause.kind == "signal" else None,
-            cause.code if cause.kind == "exit" else None, cause.peak_rss, cause.oom, self._log_of(number, slot.since),
-            stack_since(stack_path(self._board, number), slot.since),
+            cause.code if cause.kind == "exit" else None, cause.peak_rss, cause.oom, _log_of(board, number, slot.since),
+            stack_since(stack_path(board, number), slot.since),
         )  # fmt: skip
         now, id = time.time(), slot.job if rows_of is None else row_id(rows_of, slot.job)
         self._history.note(
@@ -111,6 +100,25 @@ class Deaths:
     def close(self) -> None:
         self._oom.close()
         self._history.close()
+
+
+def _log_of(board: str, number: int, moment: float) -> str:
+    with _page(board, number) as page:
+        return "" if page is None else logged_since(page, moment)
+
+
+@contextlib.contextmanager
+def _page(board: str, number: int) -> Iterator[Page | None]:
+    """The child's page; None if it died before it made one, or makes none."""
+    try:
+        page = Page(page_path(board, number))
+    except errors.StorageError:
+        yield None
+        return
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def _since(slots: list[Slot], pid: int) -> float:

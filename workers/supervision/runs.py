@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Clocks of the board and of the kernel may differ by so much, in seconds.
 _TOLERANCE = 2.0
+#: A process that was killed is gone within so many seconds, unless it is deep in the kernel.
+_GONE = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Premises:
 
     def take(self, app: str, seats: dict[str, Seats], queues: list[str]) -> None:
         """Make the folder, and remove those of the dead. Raises StorageErrors."""
-        with _changing(self._run):
+        with changing(self._run):
             others = running(self._run)
             self.alone = not others
             period = others[0][1].period if others else os.urandom(6).hex()
@@ -166,16 +169,21 @@ def boards(run_folder: str, *, but: str) -> Iterator[list[tuple[str, Board]]]:
         yield found
 
 
-def _changing(run_folder: str) -> filelock.BaseFileLock:
+def changing(run_folder: str) -> filelock.BaseFileLock:
     """Held while folders come and go. A supervisor takes it once, so its care is worth more than microseconds."""
     import filelock  # those who only look need it not
 
     return filelock.FileLock(os.path.join(run_folder, "run.lock"))
 
 
+def left_behind(run_folder: str) -> list[str]:
+    """The folders of dead supervisors. The children of some are at work."""
+    return [folder for folder in folders(run_folder) if not is_held(os.path.join(folder, "lock"))]
+
+
 def _remove_left_behind(run_folder: str) -> None:
-    for folder in folders(run_folder):
-        if not is_held(os.path.join(folder, "lock")) and not _has_children(folder):
+    for folder in left_behind(run_folder):
+        if not _has_children(folder):
             shutil.rmtree(folder)
 
 
@@ -199,3 +207,31 @@ def _is_child(pid: int, started: float) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and bool(process.create_time() <= started + _TOLERANCE)
     except psutil.Error:
         return False
+
+
+def is_at(folder: str, pid: int, started: float) -> bool:
+    """Whether the process that took a seat on the board of `folder` lives, and is the one that has this number here.
+
+    In another container the number may mean another process, perhaps an older one. So where the system tells, what counts is
+    that it has this very board mapped.
+    """
+    if not _is_child(pid, started):
+        return False
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            return os.path.join(os.path.basename(folder), "board\n") in file.read()
+    except OSError:
+        return not os.path.isdir("/proc/self")  # else it has ended, or is somebody else's
+
+
+def kill(folder: str, pid: int, started: float) -> bool:
+    """Kill the process of which `is_at` is true, and wait a moment for its end. False if it is gone, or not ours to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return False
+    # Not for its number to be free: nobody may ever reap it.
+    deadline = time.monotonic() + _GONE
+    while is_at(folder, pid, started) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return True
