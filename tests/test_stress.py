@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ KEYS = {
 @pytest.fixture(autouse=True)
 def temporary_folders_go_with_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose integrity failed, some here on purpose, leaves its folder behind."""
+    # multiprocessing keeps the first folder it made, and puts sockets there, whose paths have to be short.
+    get_temp_dir()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
 
