@@ -2,7 +2,8 @@
 
 Here are the things that users have words for:
 
-    app, tasks, jobs, messages     an app, its tasks, handles on calls, and what a call looks like on its way
+    app, declarations              an app, and what its decorators make of functions
+    tasks, jobs, messages          tasks, handles on calls, and what a call looks like on its way
     sending, composition, skipped  sending without the code, jobs made of jobs, the handle on a job that was not sent
     options, terms                 what a sender may say of one call, and what then holds for its job
     schedules, checkpoints         calls at set times; producers that go on where they were

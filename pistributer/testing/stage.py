@@ -21,7 +21,8 @@ import orjson
 
 from pistributer import errors
 from pistributer.queues.contract import Queue
-from pistributer.workers.app import App, Consumer
+from pistributer.workers.app import App
+from pistributer.workers.declarations import Consumer
 from pistributer.workers.execution.consumers import BatchLoop, RowLoop
 from pistributer.workers.execution.loop import Loop
 from pistributer.workers.execution.producers import pump

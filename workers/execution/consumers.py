@@ -16,7 +16,7 @@ from typing import Any
 
 from pistributer.queues.contract import Item
 
-from ..app import Consumer
+from ..declarations import Consumer
 from ..history import row_id
 from ..pools import Pool
 from ..retries import Snooze, judge

@@ -18,8 +18,9 @@ from typing import Any
 
 from pistributer import errors
 
-from ..app import App, Producer
+from ..app import App
 from ..checkpoints import Checkpoints
+from ..declarations import Producer
 from ..home import split_lane
 from ..messages import Call
 from ..supervision.board import Desk
