@@ -17,6 +17,7 @@ from .app import App
 from .execution.deaths import Deaths
 from .execution.excused import excused, suspects
 from .execution.orphans import Orphans
+from .execution.overdue import Overdue
 from .inspection import status
 from .inspection.gauge import Gauge, Progress
 from .loading import load_app, source_of
@@ -28,7 +29,6 @@ from .supervision.board import Slot
 from .supervision.control_server import ControlServer
 from .supervision.crew import Crew
 from .supervision.decisions import Say
-from .supervision.last_words import STACK
 from .supervision.notify import Notifier
 from .supervision.recycling import Recycle
 from .supervision.roles import NEWS, Cause, Key
@@ -137,14 +137,9 @@ class _Run:
         self._options = options
         self._on_event = on_event or log_event
         self._code = code
-        #: Children that are about to die of their time limit, and what to say of it.
-        self._overdue: dict[Key, str] = {}
-        #: Whether a job runs that has a hard time limit, its task's or its sender's.
-        self._is_limited = False
-        #: Jobs whose process was asked where it is, by their start.
-        self._asked: set[tuple[int, float]] = set()
         self._called_off = cancelling.CalledOff(self.home.run)
         self._excused = excused(self.home.run)
+        self._overdue = Overdue(self._excused, ask_before=_ASK_BEFORE)
         self._suspects = suspects(self.home.run)
         #: Jobs whose process was told that they were called off.
         self._interrupted: set[str] = set()
@@ -171,7 +166,7 @@ class _Run:
             self._tidy()
             self._deaths = Deaths(self._premises.board, self.app.open_history_log())
             stack.callback(self._deaths.close)
-            self._orphans = Orphans(self.home.run, self._deaths, self._excused, self._ask_where)
+            self._orphans = Orphans(self.home.run, self._deaths, self._overdue)
             self._gauge = Gauge(self.home.run, self._premises.folder, self._watched, self.app.gate.held)
             stack.callback(self._gauge.close)
             supervisor = Supervisor(
@@ -200,7 +195,7 @@ class _Run:
                 for duty in duties:
                     duty()
                 before, settled = settled, self._gauge.board.totals().settled
-                pause = _PROGRESS if limited or self._is_limited or settled != before else _CALM
+                pause = _PROGRESS if limited or self._overdue.expected or settled != before else _CALM
                 due = now + pause
 
     def _has_hard_limits(self) -> bool:
@@ -216,7 +211,7 @@ class _Run:
         yield self._look_at_wishes
         yield lambda: self._deaths.look(self._running_slots(supervisor))
         yield self._sweep
-        yield lambda: self._end_overdue(supervisor)
+        yield lambda: self._overdue.end(supervisor, self._slots)
         yield lambda: self._interrupt(supervisor)
         if self.crew.autoscales:
             yield self._follow_load
@@ -253,32 +248,6 @@ class _Run:
                 self._say("time_limit", text)
         except errors.PistributerError as error:
             _log.warning("workers of a dead supervisor could not be ended: %s", error)
-
-    def _end_overdue(self, supervisor: Supervisor) -> None:
-        """Have children killed whose task has reached its hard time limit."""
-        now = time.monotonic()
-        self._is_limited = False
-        for key, pid in supervisor.pids().items():
-            slots = self._slots(key)
-            for slot in slots:
-                self._is_limited |= slot.deadline > 0.0 and pid == slot.pid
-                if 0.0 < slot.deadline < now + _ASK_BEFORE and pid == slot.pid:
-                    self._ask_where(slot)
-                if 0.0 < slot.deadline < now and key not in self._overdue and pid == slot.pid:
-                    self._overdue[key] = f"was killed because {slot.task} reached its hard time limit"
-                    neighbours = [one.job for one in slots if one.since and one.job != slot.job and one.pid == slot.pid]
-                    if neighbours:
-                        self._excused.add(*neighbours)
-                    supervisor.end_overdue(key, self._overdue[key])
-
-    def _ask_where(self, slot: Slot) -> bool:
-        """Have a process that is about to be killed write down where it is, once. Whether it was asked now."""
-        if STACK is None or (slot.pid, slot.since) in self._asked:
-            return False
-        self._asked.add((slot.pid, slot.since))
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(slot.pid, STACK)
-        return True
 
     def _running_slots(self, supervisor: Supervisor) -> Iterator[Slot]:
         """Those of children that live."""
@@ -377,7 +346,7 @@ class _Run:
 
     def _examine(self, key: Key, pid: int, cause: Cause) -> Cause:
         number = self.crew.seats[key[0]].of(key[1])[0]
-        return self._deaths.examine(number, self._slots(key), cause, pid, self._overdue.pop(key, None))
+        return self._deaths.examine(number, self._slots(key), cause, pid, self._overdue.reasons.pop(key, None))
 
     def _note_suspects(self, key: Key) -> None:
         running = [slot.job for slot in self._slots(key) if slot.since]

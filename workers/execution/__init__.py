@@ -5,5 +5,6 @@ loop, lanes                     claim ahead, handle, settle together; which queu
 calling, attempts, concurrency, time_limits   running functions, several at once, not for ever
 ready                           the app's tasks with all that does not change from job to job
 turns                           which of several supervisors runs a producer
-excused, deaths, orphans        the jobs of a worker that died: who is to blame, what is noted of it, and who ends it
+overdue, orphans                jobs that have reached their hard time limit, of this supervisor and of dead ones
+excused, deaths                 the jobs of a worker that died: who is to blame, and what is noted of it
 """

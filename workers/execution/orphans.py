@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pistributer import errors
 
-from ..job_notes import JobNotes
 from ..supervision import runs
 from ..supervision.board import Board, Slot
 from ..supervision.roles import Cause
 from .deaths import Deaths
+from .overdue import Overdue, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,10 @@ class _Orphan:
 class Orphans:
     """Those of all dead supervisors of the app whose folder `run` is given."""
 
-    def __init__(self, run_folder: str, deaths: Deaths, excused: JobNotes, ask: Callable[[Slot], bool]) -> None:
+    def __init__(self, run_folder: str, deaths: Deaths, overdue: Overdue) -> None:
         self._run = run_folder
         self._deaths = deaths
-        self._excused = excused
-        #: Has the process of a slot write down where it is; False if it was asked before, or can not.
-        self._ask = ask
+        self._overdue = overdue
         #: Process ids and starts of those that have nothing to wait for any more.
         self._over: set[tuple[int, float]] = set()
 
@@ -60,8 +58,8 @@ class Orphans:
                 continue
             if not runs.is_at(orphan.folder, slot.pid, slot.started):
                 self._over.add((slot.pid, slot.started))
-            elif not self._ask(slot) and self._end(orphan, slot):
-                yield f"{orphan.name} of a supervisor that is dead {_why(slot)}"
+            elif not self._overdue.ask(slot) and self._end(orphan, slot):
+                yield f"{orphan.name} of a supervisor that is dead {why(slot)}"
 
     def _all(self) -> Iterator[_Orphan]:
         for folder in runs.left_behind(self._run):
@@ -77,21 +75,15 @@ class Orphans:
     def _end(self, orphan: _Orphan, slot: Slot) -> bool:
         """Kill it, and note the death once. False if another supervisor was faster."""
         with runs.changing(self._run):
-            neighbours = [one.job for one in orphan.slots if one.since and one.job != slot.job and one.pid == slot.pid]
             if not runs.is_at(orphan.folder, slot.pid, slot.started):
                 return False
-            if neighbours:
-                self._excused.add(*neighbours)
+            self._overdue.excuse_others(orphan.slots, slot)
             if not runs.kill(orphan.folder, slot.pid, slot.started):
                 return False
             self._over.add((slot.pid, slot.started))
         board = runs.board_path(orphan.folder)
-        cause = Cause("signal", 9, _why(slot))
+        cause = Cause("signal", 9, why(slot))
         for one in orphan.slots:
             if one.pid == slot.pid:
                 self._deaths.note(orphan.number, orphan.name, one, cause, board=board)
         return True
-
-
-def _why(slot: Slot) -> str:
-    return f"was killed because {slot.task} reached its hard time limit"
