@@ -115,6 +115,7 @@ def test_strange_files_are_neither_items_nor_errors(folder: Path) -> None:
     (folder / "bad folder!" / "x.pkl").write_bytes(b"x")
     (folder / "link.pkl").symlink_to(folder / "a.pkl")
     (folder / "out").symlink_to("/")
+    (folder / "loop.pkl").symlink_to("loop.pkl")
     assert list(d) == ["a"]
     assert len(d) == 1
     assert set(d.subdicts()) == {"a"}

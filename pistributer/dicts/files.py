@@ -210,13 +210,15 @@ class FileDirDict(PersiDict[V], Generic[V]):
         todo = [top or self._base_dir]
         while todo:
             folder = todo.pop()
-            for chunk in value_files.list_folder(folder):
+            for entries in value_files.list_folder(folder):
+                chunk = list(
+                    filterfalse(_is_symlink, entries)
+                )  # first, because to follow one that leads to itself fails
                 files = list(filter(_is_file, chunk))
                 if len(files) < len(chunk):
-                    others = filterfalse(_is_file, chunk)
-                    folders = (one.name for one in others if one.is_dir(follow_symlinks=False))
+                    folders = map(_name, filter(os.DirEntry.is_dir, chunk))
                     todo += [f"{folder}/{name}" for name in folders if is_safe(name)]
-                yield folder, list(map(_name, filterfalse(_is_symlink, files)))
+                yield folder, list(map(_name, files))
 
 
 # Of names all at once, in C, which takes a fraction of the time that one by one does. No name has a slash in it.
