@@ -10,7 +10,7 @@ import pickle
 import shelve
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,14 @@ class Engine:
     #: The engine whose folder, and so whose items, it opens; None: a folder of its own.
     shares: str | None = None
     newest: Callable[[Any], Any] | None = None
+    #: Which measures wait for the disk, of one that is durable.
+    syncs: tuple[str, ...] = ("set", "overwrite", "delete")
     #: Whether it is measured with many keys, too; "keys": only what goes through single keys is.
     many: bool | str = True
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        return self.syncs if self.durable else ()
 
 
 class Lmdb:
@@ -140,11 +146,12 @@ def _persidicts() -> list[Engine]:
         main = persidict.FileDirDict(base_dir=str(path))
         return persidict.MutableDictCached(main_dict=main, data_cache=persidict.LocalDict(), etag_cache=etags)
 
-    files, dated = persidict.FileDirDict, _newest_keys
+    files, dated, syncs = persidict.FileDirDict, _newest_keys, ("set", "overwrite")
+    plain = Engine("persidict", True, lambda path: files(base_dir=str(path)), newest=dated, syncs=syncs)
     return [
-        Engine("persidict", True, lambda path: files(base_dir=str(path)), newest=dated),
-        Engine("persidict json", True, _json(files), newest=dated, many=False),
-        Engine("persidict cached", True, cache, shares="persidict", newest=dated, many="keys"),
+        plain,
+        replace(plain, name="persidict json", make=_json(files), many=False),
+        replace(plain, name="persidict cached", make=cache, shares="persidict", many="keys"),
     ]
 
 
