@@ -1,6 +1,6 @@
 """Persistent dictionaries beside their peers, on the same values, in one run.
 
-    python benchmarks/dicts.py --save                           everything; about 8 minutes and 12 GB of disk
+    python benchmarks/dicts.py --save                           everything; about 10 minutes and 12 GB of disk
     python benchmarks/dicts.py --scenarios small:1000           one of its parts; half a minute
     python benchmarks/dicts.py --folder /somewhere              on another disk; the folder must be there
 
@@ -13,14 +13,14 @@ cache (or in a transaction that is not synced). An engine is in the group that i
 Before each measure everything is synced, so that none pays for what another has written. Everything is hot: it was written
 or read just before, and with few keys the whole of it is gone through once before that is measured. On ext4 each dictionary
 gets a block group of its own (the flag of `chattr +T`): who creates a file there passes by every inode of the group that was
-freed within the last minutes, so that the deletions of one engine would slow down another, and those of a run before.
+freed within the last minutes, so that the deletions of one engine would slow down another. Those of a run before still do:
+leave five minutes between two.
 """
 
 from __future__ import annotations
 
 import argparse
 import array
-import contextlib
 import fcntl
 import gc
 import itertools
@@ -30,7 +30,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ VALUES: dict[str, Any] = {
 SCENARIOS = ("small:1000", "100 kB:1000", "small:100000", "100 kB:10000")
 #: Rounds, and operations of one round, of measures that go through single keys.
 ROUNDS, EACH = 15, 20
-#: Up to so many keys, all engines are measured, and measures of the whole dictionary in as many rounds; else in few.
-FEW, FEW_ROUNDS = 10_000, 3
+#: With fewer keys, all engines are measured, and whole dictionaries in as many rounds; else in so many.
+FEW = 10_000
+FEW_ROUNDS = {"len": 7, "newest(10)": 3, "iterate": 3}
 Act = Callable[[Any], object]
 
 
@@ -131,7 +132,7 @@ class Bench:
             return (time.perf_counter() - started) / (share or 1)
 
         chosen = [one for one in self.engines if (self.few or one.many is True) and (act or one.newest)]
-        self._in_turn(name, chosen, ROUNDS if self.few else FEW_ROUNDS, once)
+        self._in_turn(name, chosen, ROUNDS if self.few else FEW_ROUNDS[name], once)
 
     def _in_turn(self, name: str, chosen: list[Engine], rounds: int, once: Callable[[Engine, int], float]) -> None:
         self._say(f"{name} of {len(chosen)}")
@@ -153,21 +154,18 @@ def close(d: Any) -> None:
         d.close()
 
 
-@contextlib.contextmanager
-def work_folder(above: Path | None) -> Iterator[Path]:
-    """A new folder, whose own folders ext4 puts into block groups of their own."""
-    with tempfile.TemporaryDirectory(prefix="pistributer-dicts-", dir=above) as name:
-        fd = os.open(name, os.O_RDONLY)
-        try:
-            flags = array.array("i", [0])
-            fcntl.ioctl(fd, 0x80086601, flags)  # FS_IOC_GETFLAGS
-            flags[0] |= 0x00020000  # FS_TOPDIR_FL, linux/fs.h
-            fcntl.ioctl(fd, 0x40086602, flags)  # FS_IOC_SETFLAGS
-        except OSError:
-            pass  # another filesystem has no such flag, and no need of it
-        finally:
-            os.close(fd)
-        yield Path(name)
+def spread(folder: Path) -> None:
+    """Have ext4 put what is made in `folder` into block groups of its own."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        flags = array.array("i", [0])
+        fcntl.ioctl(fd, 0x80086601, flags)  # FS_IOC_GETFLAGS
+        flags[0] |= 0x00020000  # FS_TOPDIR_FL, linux/fs.h
+        fcntl.ioctl(fd, 0x40086602, flags)  # FS_IOC_SETFLAGS
+    except OSError:
+        pass  # another filesystem has no such flag, and no need of it
+    finally:
+        os.close(fd)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -240,7 +238,10 @@ PAIRS: list[tuple[str, str, tuple[str, ...]]] = [
     ("MutableDictCached", "persidict cached", ("set", "overwrite", *_READS)),
     ("IODict sync=none", "iodict", ("set", "overwrite", "delete", "get", "iterate", "len")),
 ]
-_IN_PLACE = "iodict writes into the item itself: readers, and whoever comes after a kill, meet half a value there"
+_IN_PLACE = (
+    "iodict writes into the item itself, where readers, and whoever comes after a kill, meet half a value; ours renames one "
+    "that is whole, which is one more change of a folder"
+)
 #: Why another engine's design must win where it does.
 REASONS = {
     ("iodict", "set"): _IN_PLACE,
@@ -340,7 +341,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    with work_folder(options.folder) as folder:
+    # Everything is deleted at the end, because what is deleted before would slow down what is created then.
+    with tempfile.TemporaryDirectory(prefix="pistributer-dicts-", dir=options.folder) as name:
+        folder = Path(name)
         facts = machine.facts(folder)
         scenarios = [measure(folder, *one.split(":")) for one in options.scenarios]
         document = {"machine": facts, "scenarios": scenarios, "results": results(folder)}
@@ -350,9 +353,10 @@ def main() -> None:
 
 
 def measure(above: Path, label: str, keys: str) -> dict[str, Any]:
-    with work_folder(above) as folder:
-        bench = Bench(folder, label, int(keys))
-        rounds = bench.run()
+    folder = _made(above / f"{label}-{keys}".replace(" ", "-"))
+    spread(folder)
+    bench = Bench(folder, label, int(keys))
+    rounds = bench.run()
     rows = [
         {
             "engine": engine.name, "durable": engine.durable,
