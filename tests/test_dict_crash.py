@@ -108,7 +108,7 @@ def _increment(pipe: Any, folder: str, times: int) -> None:
         d.transform_item("n", transformer=lambda now: 1 if now is ITEM_NOT_AVAILABLE else now + 1)
 
 
-#: `STRESS_SECONDS=60 pytest -k overlap_on_1000_keys` is the full run.
+#: `STRESS_SECONDS=60 pytest -k overlap_on_1000_keys -o faulthandler_timeout=0` is the full run.
 SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 
 from pistributer import errors
-from pistributer.dicts import FileDirDict, digests
+from pistributer.dicts import FileDirDict, digests, files
 from pistributer.dicts.rich_json import decode, encode
 
 #: Written by persidict 0.309.0: joblib with lz4, and jsonpickle with its handlers.
@@ -109,16 +109,24 @@ def test_strange_files_are_neither_items_nor_errors(folder: Path) -> None:
     d["a"] = 1
     (folder / "not a key.pkl").write_bytes(b"x")
     (folder / "README").write_text("hello")
-    (folder / ".pkl").write_bytes(b"x")
+    for name in (".pkl", "..pkl", "...pkl"):  # without its ending nothing, or a folder's name
+        (folder / name).write_bytes(b"x")
     (folder / "bad folder!").mkdir()
     (folder / "bad folder!" / "x.pkl").write_bytes(b"x")
     (folder / "link.pkl").symlink_to(folder / "a.pkl")
     (folder / "out").symlink_to("/")
+    (folder / "loop.pkl").symlink_to("loop.pkl")
     assert list(d) == ["a"]
     assert len(d) == 1
     assert set(d.subdicts()) == {"a"}
     with pytest.raises(errors.StorageError):
         d["link"]
+
+
+@given(st.lists(st.text(st.sampled_from("ab.. é=#\udc80"), max_size=3).map(lambda stem: stem + ".pkl"), unique=True))
+def test_counting_names_agrees_with_reading_them(stored: list[str]) -> None:
+    assert files._count(stored, ".pkl") == len(files._stems(stored, ".pkl"))
+    assert files._count([*stored, "x.txt"], ".pkl") == len(files._stems(stored, ".pkl"))
 
 
 def test_a_folder_does_not_take_the_place_of_an_item(folder: Path) -> None:

