@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pistributer.workers import control
 from pistributer.workers.app import App
 from pistributer.workers.inspection.status import WorkerStatus, read_status
 from pistributer.workers.loading import load_app
-from pistributer.workers.supervision import run_state, runs
+from pistributer.workers.supervision import control_server, run_state, runs
 from tests.worker_tools import DEADLINE, RunningApp, is_alive, is_gone, notes, wait_for, write_app
 
 SLOW = """
@@ -586,4 +587,35 @@ def test_each_supervisor_sees_to_its_own_children(tmp_path: Path) -> None:
         for job in jobs:
             job.cancel()
         wait_for(lambda: {job.status() for job in jobs} == {"cancelled"})
+    app.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_who_hangs_up_is_no_supervisor_any_more_unless_he_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    monkeypatch.setattr(control, "_COMING_OR_GOING", DEADLINE if leaves else 0.1)
+    app = App(tmp_path / "jobs")
+    app.home.create()
+    premises = runs.Premises(app.home.run)
+    premises.take("app.py", {}, [])
+    listener = control_server._listen(runs.control_folder(premises.folder))
+    listener.settimeout(DEADLINE)
+
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1)
+        connection.close()  # with the rest of a request unread, which is a reset
+        if leaves:
+            premises.leave()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    with pytest.raises(
+        errors.NoSupervisor if leaves else errors.ControlError, match="just ended" if leaves else "reset"
+    ):
+        control.status(app.url)
+    thread.join()
+    listener.close()
+    premises.leave()
     app.close()

@@ -227,7 +227,8 @@ def _read_line(connection: socket.socket) -> bytes:
 
 
 def _unreachable(folder: str, pid: int, error: OSError) -> errors.WorkError:
-    if not _lives(folder):
+    hung_up = isinstance(error, ConnectionResetError | BrokenPipeError)
+    if _has_ended(folder, _COMING_OR_GOING if hung_up else 0.0):
         return errors.NoSupervisor(
             f"supervisor {pid} has just ended", hint="nothing is left to do", url=folder, pid=pid
         )
@@ -238,6 +239,16 @@ def _unreachable(folder: str, pid: int, error: OSError) -> errors.WorkError:
     return errors.ControlError(
         f"supervisor {pid} can not be reached: {error}", hint="its log says why; signals reach it", pid=pid
     )
+
+
+def _has_ended(folder: str, patience: float) -> bool:
+    """Whether it ends within so many seconds: its socket goes milliseconds before its lock."""
+    deadline = time.monotonic() + patience
+    while _lives(folder):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _lives(folder: str) -> bool:
