@@ -93,7 +93,7 @@ def rows(checkpoint):
         if n == 10:
             note("halfway", os.getpid())
             wait_for_calm()
-        yield n, n + 1
+        yield str(n), n + 1
 
 @app.consumer("rows")
 def collect(row):
