@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from pistributer import App, Job, JobFailed, chain, chord, group
+from pistributer.errors import NoSupervisor
 from pistributer.testing import memory
-from pistributer.workers.cancelling import CalledOff
+from pistributer.workers import control
+from pistributer.workers.cancelling import CalledOff, call_off
 from pistributer.workers.composition import ComposedJob
 from pistributer.workers.loading import load_app
 from pistributer.workers.run import run
+from pistributer.workers.supervision import runs
 
 from .crashing import every_kill
 from .gate_tools import note, work
@@ -237,6 +240,33 @@ def test_it_is_remembered_by_the_next_supervisor_for_what_is_yet_to_follow(path:
     assert set(notes(tmp_path, "began")) == {"first"}
     is_cancelled(follower)
     app.close()
+
+
+def test_nothing_is_forgotten_while_workers_of_a_dead_supervisor_are_at_work(path: Path, tmp_path: Path) -> None:
+    """What follows from their jobs moves from place to place, and could be missed at each."""
+    app = load_app(str(path))
+    job = app.tasks["first"].send(True)
+    with RunningApp(path, processes=1) as running:
+        wait_until(lambda: notes(tmp_path, "began"))
+        running.signal(signal.SIGKILL)
+        running.process.wait(30)
+        call_off(app.home.run, "nobody's")
+        with RunningApp(path, processes=1):
+            wait_until(lambda: is_running(app))
+            assert "nobody's" in CalledOff(app.home.run).read()
+            (tmp_path / "go").touch()
+            assert job.result(30) == 1
+    wait_until(lambda: not any(map(runs._has_children, runs.left_behind(app.home.run))))
+    finish(path)
+    assert "nobody's" not in CalledOff(app.home.run).read()
+    app.close()
+
+
+def is_running(app: App) -> bool:
+    try:
+        return bool(control.status(app.url))
+    except NoSupervisor:
+        return False
 
 
 def test_it_is_remembered_for_what_follows_from_tickets(path: Path, tmp_path: Path) -> None:

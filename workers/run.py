@@ -25,6 +25,7 @@ from .messages import find_fault, jobs_of
 from .plan import parts_of, plan_pools
 from .pools import Pool
 from .reloading import Code, run_anew
+from .supervision import runs
 from .supervision.board import Slot
 from .supervision.control_server import ControlServer
 from .supervision.crew import Crew
@@ -33,7 +34,6 @@ from .supervision.notify import Notifier
 from .supervision.recycling import Recycle
 from .supervision.roles import NEWS, Cause, Key
 from .supervision.run_control import Commands
-from .supervision.runs import Premises, control_folder
 from .supervision.supervisor import Outcome, StartMethod, Supervisor, log_event
 
 __all__ = ["Options", "Progress", "run"]
@@ -149,7 +149,7 @@ class _Run:
         self._sweep_at = 0.0
         parts = parts_of(app, source, options.pools, options.recycle)
         self.home.create()
-        self._premises = Premises(self.home.run)
+        self._premises = runs.Premises(self.home.run)
         self.crew = Crew(parts, self.home.run, self._premises)
 
     def supervise(
@@ -273,7 +273,7 @@ class _Run:
         """Without it the run goes on: not every filesystem can hold a socket."""
         try:
             commands = Commands(self.crew, supervisor, self._gauge.board)
-            return ControlServer(control_folder(self._premises.folder), supervisor, commands.answer)
+            return ControlServer(runs.control_folder(self._premises.folder), supervisor, commands.answer)
         except errors.StorageError as error:
             _log.warning("this run can not be controlled: %s", error)
             return None
@@ -302,7 +302,8 @@ class _Run:
 
     def _tidy(self) -> None:
         status.note_run(self.home.run, self._source)
-        if self._premises.alone:  # else a job may move behind the back of the look at all of them
+        # Else a job may move behind the back of the look at all of them.
+        if self._premises.alone and not runs.left_behind(self.home.run):
             cancelling.forget_all_but(self.home.run, self._jobs())
             self._excused.forget_all_but(self._jobs())
             self._suspects.forget_all_but(self._jobs())
