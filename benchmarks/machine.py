@@ -74,6 +74,13 @@ def save(name: str, document: dict[str, Any], text: str) -> None:
     print(f"saved: benchmarks/results/{name}.json and .md", file=sys.stderr)
 
 
+def saved(name: str) -> dict[str, Any]:
+    """The figures that `save` kept last; nothing if there are none."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 def interleaved(repeats: int, *measures: Callable[[], float]) -> list[list[float]]:
     """Run the measures in turn, `repeats` times, so that a noisy moment hits all of them; their figures, in order."""
     figures: list[list[float]] = [[] for _ in measures]

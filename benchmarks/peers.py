@@ -502,8 +502,7 @@ def versions() -> str:
 
 def merged(document: dict[str, Any]) -> dict[str, Any]:
     """With the measurements of earlier runs that were not made this time."""
-    path = machine.RESULTS / "peers.json"
-    before = json.loads(path.read_text()) if path.exists() else {"measurements": {}, "peers": []}
+    before = {"measurements": {}, "peers": []} | machine.saved("peers")
     names = [peer.name for peer in PEERS if peer.name in document["peers"] or peer.name in before["peers"]]
     return document | {"peers": names, "measurements": before["measurements"] | document["measurements"]}
 

@@ -51,17 +51,11 @@ def main() -> None:
             facts = machine.facts(Path(folder))
             found[part] = {"machine": facts, "sync": "none", **PARTS_OF_PAGE[part](old, folder, options)}
     if options.save:
-        found = saved() | found
+        found = machine.saved(NAME) | found
     text = page(found)
     print(text)
     if options.save:
         machine.save(NAME, found, text)
-
-
-def saved() -> dict[str, Any]:
-    """What was measured before, part by part."""
-    path = machine.RESULTS / f"{NAME}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def parse() -> argparse.Namespace:

@@ -256,9 +256,7 @@ def _lives(folder: str) -> bool:
 
 
 def _wait_for_end(folder: str, pid: int, deadline: float) -> None:
-    while _lives(folder):
-        if time.monotonic() > deadline:
-            raise errors.ControlError(
-                f"supervisor {pid} is still finishing what runs", hint="wait longer, or stop it with --now", pid=pid
-            )
-        time.sleep(0.02)
+    if not _has_ended(folder, deadline - time.monotonic()):
+        raise errors.ControlError(
+            f"supervisor {pid} is still finishing what runs", hint="wait longer, or stop it with --now", pid=pid
+        )

@@ -10,7 +10,7 @@ from .checks import at_least
 from .home import check_priority, lane_name, split_lane
 from .jobs import Job
 from .messages import compose
-from .terms import AS_TASK, AsTask, chosen
+from .terms import AS_TASK, AsTask, chosen, results_wanted
 from .tickets.rates import RateLimit
 from .tickets.wishes import Wish, ticket_key
 
@@ -49,6 +49,7 @@ def send_by_name(
         message["retries"] = at_least(0, "retries", retries)
     if options := chosen(soft_time_limit, hard_time_limit, results, rate_limit):
         message["options"] = options
+    kept = results_wanted(message)
     sending = app.enqueue_steps.before(message, queue, delay)
     lane, id = lane_name(queue, check_priority(priority)), message["id"]
     if key is None and idempotency_id is None:
@@ -59,4 +60,4 @@ def send_by_name(
         id, queue = answer.job, split_lane(answer.queue)[0]
     if id == message["id"]:
         app.enqueue_steps.after(sending)
-    return Job(app, id, task, queue, None if results is None else results is not False)
+    return Job(app, id, task, queue, kept)

@@ -16,7 +16,7 @@ from .jobs import Job
 from .messages import Call, Follower, compose
 from .options import Asks, Choice, Sender, check_unique, seconds_until
 from .retries import RetryPolicy
-from .terms import AS_TASK, AsTask, chosen
+from .terms import AS_TASK, AsTask, chosen, results_wanted
 from .tickets.gate import put_each
 from .tickets.rates import RateLimit
 from .tickets.wishes import Answer, Unique, Wish, equality, ticket_key
@@ -210,9 +210,8 @@ class Task(Generic[P, T]):
             raise ValueError("unique_key= says which jobs are equal; say with unique= what is done about it")
         asks = Asks(key, check_unique(unique), unique_key, idempotency_id)
         wanted = self._plain.asks if asks == Asks() else asks
-        kept = None if results is None else results is not False
         seconds = seconds_until(delay, at, self.app.now)
-        return Sender(self, Choice(self._other_lane(queue, priority), fields, wanted, seconds, kept))
+        return Sender(self, Choice(self._other_lane(queue, priority), fields, wanted, seconds, results_wanted(fields)))
 
     def _other_lane(self, queue: str | None, priority: int | None) -> str:
         if queue is not None:

@@ -91,7 +91,8 @@ def _begin(
             )
         queue, row = route(producer, yielded[0])
         if isinstance(yielded[0], Call) and yielded[0].wish is not None:
-            return _admit_next(child, app, yielded[0], checkpoints, yielded[1])
+            call, place = yielded[0], checkpoints.place
+            return bool(admit_once(child, app, call, place, lambda: checkpoints.commit(yielded[1], call.queue)))
         return _announced(
             app, yielded[0],
             lambda: wait_for_room(child, lambda: checkpoints.put(queue, row, yielded[1], timeout=WAIT_FOR_ROOM)),
@@ -124,14 +125,15 @@ def _put(child: Child, app: App, producer: Producer, yielded: Any) -> bool:
     )
 
 
-def _admit_next(child: Child, app: App, call: Call[Any], checkpoints: Checkpoints, checkpoint: Any) -> bool:
-    """Send a unique call, then commit the checkpoint. Killed in between, the same call comes again, and is known."""
-    place = checkpoints.place
+def admit_once(child: Child, app: App, call: Call[Any], place: str, commit: Callable[[], object]) -> bool | None:
+    """`admit` a call under the name of its place, then `commit()` its checkpoint, which is in another file.
+
+    Killed in between, the next process asks for the same place, and is told that the call was admitted.
+    """
     sent = admit(child, app, call, lambda: app.gate.send_next(call, place, WAIT_FOR_ROOM))
-    if sent is None:
-        return False
-    checkpoints.commit(checkpoint, call.queue)
-    app.gate.forget_id(call.message["task"], place)
+    if sent is not None:
+        commit()
+        app.gate.forget_id(call.message["task"], place)
     return sent
 
 

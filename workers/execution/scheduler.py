@@ -19,7 +19,7 @@ from ..schedules import Schedule
 from ..supervision.board import Desk
 from ..supervision.child import Child
 from .loop import leave
-from .producers import WAIT_FOR_ROOM, admit, wait_for_room
+from .producers import WAIT_FOR_ROOM, admit_once, wait_for_room
 from .worker import load_checked
 
 #: Longest sleep, in seconds: somebody may set the clock.
@@ -94,12 +94,10 @@ class Entry:
         return task.call(*self._schedule.args, **self._schedule.kwargs)
 
     def _admit(self, source: Source, call: Call[Any], moment: float) -> bool:
-        """A unique call goes by way of the tickets, another file; killed before the moment is committed, it is known there."""
+        """The same for a unique call, which goes by way of the tickets."""
         place = f"schedule\n{self._schedule.name}\n{moment}"
-        sent = admit(self._child, self._app, call, lambda: self._app.gate.send_next(call, place, WAIT_FOR_ROOM))
+        sent = admit_once(self._child, self._app, call, place, lambda: source.commit(moment))
         if sent is None:
             return False
-        source.commit(moment)
-        self._app.gate.forget_id(call.message["task"], place)
         self._desk.count(put=sent)
         return True
